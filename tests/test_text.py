@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from together_batches._text import count_of, escape, format_count, lasted
+from together_batches._text import count_of, escape, format_count, format_usd, lasted
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "$0.00"),
+        (1204.5, "$1 204.50"),
+        (0.1, "$0.10"),
+        (0.0026125, "$0.002612"),
+        (0.05, "$0.05"),
+        (1e-7, "less than $0.000001"),
+    ],
+)
+def test_amounts(amount: float, text: str) -> None:
+    """Amounts of money have cents, and small ones more digits."""
+    assert format_usd(amount) == text
 
 
 def test_counts() -> None:

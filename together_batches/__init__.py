@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         ValidationError,
         WaitTimeoutError,
     )
-    from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
+    from together_batches.models import BatchJob, BatchJobStatus, FileObject, Price, Response
     from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
     from together_batches.rows import (
         BatchFailure,
@@ -89,6 +89,7 @@ __all__ = [
     "JobNotCreatedError",
     "NotFoundError",
     "PermissionDeniedError",
+    "Price",
     "RateLimitError",
     "Response",
     "ResultsUnavailableError",
@@ -144,7 +145,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ValidationError",
         "WaitTimeoutError",
     ),
-    "models": ("BatchJob", "BatchJobStatus", "FileObject", "Response"),
+    "models": ("BatchJob", "BatchJobStatus", "FileObject", "Price", "Response"),
     "outcomes": ("CancelOutcome", "CancelReport", "CancelResult"),
     "rows": (
         "BatchFailure",

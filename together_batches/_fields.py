@@ -222,8 +222,3 @@ def carried(row: Any) -> bytes | None:
     """Return the original text of a row's body if it was not decoded, otherwise None."""
     body: object = row._body
     return body.text if isinstance(body, Carried) else None
-
-
-def body_of(row: Any) -> Any:
-    """Return a row's body as it is, without decoding it: a mapping or a :class:`Carried`."""
-    return row._body

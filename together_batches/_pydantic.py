@@ -137,7 +137,7 @@ def _members(value_type: type[Plain]) -> Members:
         }
         members["version"] = (int, True)
     for name in value_type.__derived__:
-        members[name] = (get_type_hints(getattr(value_type, name).fget)["return"], True)
+        members[name] = _member(get_type_hints(getattr(value_type, name).fget)["return"])
     return members
 
 

@@ -28,6 +28,13 @@ def lasted(seconds: float) -> str:
     return "".join(parts[:2])
 
 
+def format_usd(value: float) -> str:
+    """Return an amount of US dollars: ``$1 204.50``, and with more digits below ten cents."""
+    if value >= 0.1 or not value:
+        return f"${value:,.2f}".replace(",", " ")
+    return f"${value:.6f}".rstrip("0") if value >= 1e-6 else "less than $0.000001"
+
+
 def escape(text: str) -> str:
     """Return ``text`` on one line, with each character that is not printable as an escape such as ``\\x1b``."""
     if text.isprintable():

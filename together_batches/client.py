@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
     from together_batches.files import AsyncFiles, Transfers
-    from together_batches.models import FileObject
+    from together_batches.jsonl._estimate import Prices
+    from together_batches.models import FileObject, Price
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
@@ -633,6 +634,9 @@ class AsyncBatches:
         max_attempts: int = 3,
         stop_after_rows: int | None = None,
         stop_after_tokens: int | None = None,
+        stop_after_cost: float | None = None,
+        prices: Prices | None = None,
+        sample: int | None = None,
         skip_invalid: bool = False,
         overwrite: bool = False,
         with_text: bool = False,
@@ -683,8 +687,14 @@ class AsyncBatches:
             max_jobs: maximum jobs in progress at once, and ``max_enqueued_rows`` the maximum rows in them.
             max_attempts: maximum times that a row is sent.
             stop_after_rows: create no job beyond this number of rows sent in total, repeated ones included;
-                ``stop_after_tokens``: none after this number of tokens is used. Running jobs are waited for, and a
-                call with a larger number resumes.
+                ``stop_after_tokens``: none after this number of tokens is used; ``stop_after_cost``: none after they
+                cost this much, in USD at list prices. Running jobs are waited for, and a call with a larger number
+                resumes.
+            prices: a :class:`Price`, or the price of each model by its name, for ``stop_after_cost`` and the cost in
+                the report. By default those of :meth:`prices`, if ``stop_after_cost`` or ``sample`` is given. If the
+                input has several models, the highest price counts.
+            sample: send only the first so many rows, in a job of their own; the report then has ``expected_usage``
+                and ``expected_cost``. A further call without it sends the other rows, and keeps these answers.
             skip_invalid: write invalid lines to ``invalid.jsonl`` in the directory, instead of refusing the input.
             overwrite: replace an output that this run did not write.
             with_text: add the text of each answer to its line, as ``text``. An output that is there already stays as
@@ -719,8 +729,9 @@ class AsyncBatches:
                 ``patience``; the message names all of them, and what to do.
             CreateUnconfirmedError: a create lost its response, and its job was not listed; likewise.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
-            UsageError: an invalid number or path, a file that cannot be read or written, or a ``schema`` that cannot
-                be one, or is for another endpoint than that of chat.
+            UsageError: an invalid number or path, a file that cannot be read or written, a ``schema`` that cannot be
+                one, or is for another endpoint than that of chat, ``stop_after_cost`` without a known price, or a
+                ``sample`` of a run that began without one.
         """
         from together_batches.runs import _running
         from together_batches.runs._options import Options, RunPaths
@@ -738,6 +749,9 @@ class AsyncBatches:
             max_attempts=max_attempts,
             stop_after_rows=stop_after_rows,
             stop_after_tokens=stop_after_tokens,
+            stop_after_cost=stop_after_cost,
+            prices=prices,
+            sample=sample,
             skip_invalid=skip_invalid,
             overwrite=overwrite,
             with_text=with_text,
@@ -849,6 +863,22 @@ class AsyncBatches:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
 
+    async def prices(self) -> dict[str, Price]:
+        """Return the list prices of the models, by their names, in USD per million tokens.
+
+        They come from the list of supported models (``/v2/supported-models``), which only the official SDK documents.
+        Batches may cost less: the service names no discount. Models that it names no price for are left out.
+
+        Raises:
+            APIError: the request failed after retries, or this key has no access to the list.
+        """
+        from together_batches._jobs.prices import list_prices
+        from together_batches._protocol.prices import base_of_models
+
+        config = self._transport.config
+        transport = self._transport.with_config(attrs.evolve(config, base_url=base_of_models(config.base_url)))
+        return await list_prices(lambda request: transport.send(request, CallState()))
+
     async def close(self) -> None:
         """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""
         if self._owner:
@@ -936,6 +966,7 @@ class AsyncBatches:
             ended=follower.ended,
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
+            prices=self.prices,
         )
 
     async def _create_once(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
-from together_batches import _fields
+from together_batches import _fields, _validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +42,7 @@ __all__ = [
     "BatchStray",
     "BatchSuccess",
     "FileObject",
+    "Price",
     "Response",
     "Usage",
 ]
@@ -199,6 +200,10 @@ def _fits(name: str, value: object) -> bool:
     return True
 
 
+def _is_price(_: object, field: attrs.Attribute[float], value: float) -> None:
+    _validation.positive_number(field.name, value, zero=True)
+
+
 @attrs.frozen(kw_only=True)
 class Response(_fields.Plain):
     """The unprocessed response to ``request``.
@@ -219,6 +224,18 @@ class Response(_fields.Plain):
         except UnicodeDecodeError:
             body = {"body_base64": b64encode(self.body).decode()}
         return {"status": self.status, "headers": dict(self.headers), **body, **_fields.present(self, "request_id")}
+
+
+@attrs.frozen
+class Price(_fields.Plain):
+    """Price of a model in USD per million tokens, of requests (``input``) and answers (``output``)."""
+
+    input: float = attrs.field(validator=_is_price)
+    output: float = attrs.field(validator=_is_price)
+
+    def of(self, usage: Usage) -> float:
+        """Return what this usage costs, in USD."""
+        return (usage.prompt_tokens * self.input + usage.completion_tokens * self.output) / 1_000_000
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from together_batches._jobs.upload_source import Source
     from together_batches._schema.adapters import Schema, SchemaAdapter
     from together_batches.files import AsyncFiles
-    from together_batches.models import BatchJob, FileObject, Response
+    from together_batches.jsonl._estimate import Prices
+    from together_batches.models import BatchJob, FileObject, Price, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs
@@ -354,6 +355,9 @@ class Batches:
         max_attempts: int = 3,
         stop_after_rows: int | None = None,
         stop_after_tokens: int | None = None,
+        stop_after_cost: float | None = None,
+        prices: Prices | None = None,
+        sample: int | None = None,
         skip_invalid: bool = False,
         overwrite: bool = False,
         with_text: bool = False,
@@ -388,6 +392,9 @@ class Batches:
             max_attempts=max_attempts,
             stop_after_rows=stop_after_rows,
             stop_after_tokens=stop_after_tokens,
+            stop_after_cost=stop_after_cost,
+            prices=prices,
+            sample=sample,
             skip_invalid=skip_invalid,
             overwrite=overwrite,
             with_text=with_text,
@@ -454,6 +461,10 @@ class Batches:
     ) -> Response:
         """Send any API request, with the key, retries and rate limit of the other methods."""
         return self._thread.call(self._async.request, method, path, json=json, params=params)
+
+    def prices(self) -> dict[str, Price]:
+        """Return the list prices of the models, by their names, in USD per million tokens."""
+        return self._thread.call(self._async.prices)
 
     def close(self) -> None:
         """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""

@@ -12,6 +12,7 @@ from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
 from together_batches._schema.adapters import Schema, SchemaAdapter
 from together_batches._stream import Stream
+from together_batches.jsonl._estimate import Prices
 from together_batches.runs._options import Requests as RunRequests
 from together_batches.sync import Follower
 
@@ -21,6 +22,7 @@ __all__ = [
     "Ids",
     "LoopIterator",
     "Order",
+    "Prices",
     "Requests",
     "RunRequests",
     "Schema",

@@ -129,7 +129,7 @@ def test_a_list_of_jobs() -> None:
     plain, page = _shown(JobList([JOB, BatchJob(id="job-2", status="FAILED"), BatchJob(id="job-3")]))
     assert plain.splitlines() == [
         "3 jobs: 1 IN_PROGRESS, 1 FAILED, 1 without a status",
-        "IN_PROGRESS  42 %  job-1  openai/gpt-oss-20b  2026-09-14 10:20:30",
+        "IN_PROGRESS  42 %  job-1  openai/gpt-oss-20b  2026-09-14 10:20:30Z",
         "FAILED             job-2  -                   -",
         "-                  job-3  -                   -",
     ]
@@ -205,6 +205,15 @@ def test_a_view_of_a_run() -> None:
     plain, page = _shown(view)
     assert plain == "requests.jsonl: finished; 10 rows, 1 shard, 1 job, 5s"
     assert "svg" in {tag for tag, _ in page.elements}
+
+
+def test_a_view_of_many_shards() -> None:
+    """A picture that would be too large is left out, and the rows by outcome are shown in its place."""
+    shards = [shard(number, attempt(1, 2, 3, 4, 5, succeeded=10)) for number in range(1, 1_001)]
+    plain, page = _shown(run(*shards, state="finished", input_name="<b>"))
+    assert page.texts[0] == plain == "<b>: finished; 10 000 rows, 1 000 shards, 1 000 jobs, 5s"
+    assert "svg" not in {tag for tag, _ in page.elements}
+    assert "10 000 answered" in {attributes.get("title") for _, attributes in page.elements}
 
 
 def test_a_validation() -> None:

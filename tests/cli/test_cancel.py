@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from together_batches.cli import _cancel
-from together_batches.cli._cancel import confirmed, outcome_line, print_table
+from together_batches.cli._cancel import cancel_confirmed, outcome_line, print_table
 from together_batches.cli._exits import CommandError, Exit, Interrupted
 from together_batches.cli._text import as_json
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing
@@ -644,7 +644,7 @@ def test_answers_at_the_prompt(
     feed(answer.encode(), terminal=True)
     on_terminal("stderr")
     before = signal.getsignal(signal.SIGINT)
-    assert expected is confirmed(40, yes=False)
+    assert expected is cancel_confirmed(40, yes=False)
     assert before is signal.getsignal(signal.SIGINT)
     assert capsys.readouterr() == ("", "Cancel 40 jobs? [y/N] ")
 
@@ -657,8 +657,8 @@ def test_no_terminal_for_a_prompt(
     feed(b"y\n", terminal="stdin" in terminals)
     on_terminal(*(name for name in terminals if name == "stderr"))
     with pytest.raises(CommandError, match="--yes"):
-        confirmed(1, yes=False)
-    assert confirmed(1, yes=True)
+        cancel_confirmed(1, yes=False)
+    assert cancel_confirmed(1, yes=True)
 
 
 def test_interrupt_at_the_prompt(
@@ -672,5 +672,5 @@ def test_interrupt_at_the_prompt(
     on_terminal("stderr")
     monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
     with pytest.raises(Interrupted):
-        confirmed(1, yes=False)
+        cancel_confirmed(1, yes=False)
     assert capsys.readouterr().err == "Cancel 1 job? [y/N] \n"

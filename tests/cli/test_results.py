@@ -193,16 +193,9 @@ def test_a_download_that_breaks(run: Run, emulator: Emulator, job_id: str, tmp_p
         ("[]", "schema.json is a list, and a JSON schema is an object"),
     ],
 )
-@pytest.mark.parametrize(
-    "command", [("results", "a"), ("submit", "in.jsonl"), ("run", "in.jsonl", "-o", "out.jsonl")]
-)
+@pytest.mark.parametrize("command", ["results a", "submit in.jsonl", "run in.jsonl -o out.jsonl"])
 def test_a_file_that_is_no_schema(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
-    content: str | None,
-    complaint: str,
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, content: str | None, complaint: str
 ) -> None:
     """A file that is no JSON schema is a usage error, before anything is sent."""
     monkeypatch.chdir(tmp_path)

@@ -418,3 +418,64 @@ def test_options_of_tables_that_cannot_be(
     assert ran.code == code
     assert message in ran.err
     assert swift.jobs == []
+
+
+# --- a sample first ---
+
+SAMPLE = ("-o", "answers.jsonl", "--sample", "2", "--price-in", "1000", "--price-out", "1000", *OFTEN)
+
+
+def test_a_sample_needs_yes_without_a_terminal(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """Without a terminal the other rows are sent only with --yes, and no row twice."""
+    ran = run("run", requests, *SAMPLE, "--json")
+    assert (ran.code, json.loads(ran.out)["not_sent"], swift.count("create")) == (2, 3, 1)
+    assert "3 rows left; all rows need about" in ran.err.splitlines()[-1]
+    assert ran.err.endswith("at list prices; they are sent only with --yes\n")
+    ran = run("run", requests, *SAMPLE, "--json", "--yes")
+    assert (ran.code, json.loads(ran.out)["succeeded"], swift.count("create")) == (0, 5, 2)
+    assert rows_of(here / "answers.jsonl") == NAMES
+    assert "batches may cost less than list prices" in ran.err
+
+
+@pytest.mark.parametrize(("typed", "code", "sent"), [(b"y\n", 0, 2), (b"n\n", 1, 1)])
+def test_a_sample_asks_on_a_terminal(
+    run: Run,
+    swift: Emulator,
+    here: Path,
+    requests: str,
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    typed: bytes,
+    code: int,
+    sent: int,
+) -> None:
+    """On a terminal the figures are in the question, whose answer decides."""
+    feed(typed, terminal=True)
+    on_terminal("stderr")
+    ran = run("run", requests, *SAMPLE, "--quiet")
+    assert (ran.code, swift.count("create")) == (code, sent)
+    assert " at list prices. Send them? [y/N] " in ran.err
+
+
+def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> None:
+    """If no row of the sample was answered, the others are not sent, also with --yes."""
+    source = written(here / "bad.jsonl", ["bad", *NAMES])
+    ran = run("run", source, "-o", "answers.jsonl", "--sample", "1", "--yes", *OFTEN)
+    assert (ran.code, swift.count("create")) == (5, 1)
+    assert "stopped: only the sample was to be sent" in ran.err
+
+
+def test_yes_without_a_sample(run: Run, here: Path, requests: str) -> None:
+    """--yes belongs to --sample."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--yes")
+    assert (ran.code, ran.err) == (2, "together-batches: error: --yes is for --sample: nothing else asks\n")
+
+
+def test_a_budget_needs_a_price(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A budget in dollars is refused if no price is known, in the words of the options."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--stop-after-cost", "5", *OFTEN)
+    assert ran.code == 2
+    assert ran.err.endswith(
+        "--stop-after-cost needs the price of m, which is not known: pass --price-in and --price-out\n"
+    )
+    assert swift.count("create") == 0

@@ -114,6 +114,17 @@ async def test_the_key_belongs_to_the_project_of_the_jobs(emulator: Emulator, ht
     assert ids == (job["organization_id"], job["project_id"])
 
 
+async def test_models_are_listed_with_their_prices(http: aiohttp.ClientSession) -> None:
+    """The list of models has those with a price; without a key it is refused."""
+    async with Emulator(prices={"m": (0.05, 0.2)}) as emulator:
+        url = f"http://127.0.0.1:{emulator.port}/v2/supported-models"
+        status, page = await seen(http.get(url))
+        pricing = {"input": 0.05, "output": 0.2}
+        model = {"id": "m", "name": "m", "products": ["PRODUCT_SERVERLESS"], "pricing": pricing}
+        assert (status, page) == (200, {"data": [model], "next_cursor": None})
+        assert (await seen(http.get(url, headers={"Authorization": ""})))[0] == 401
+
+
 # Access
 
 

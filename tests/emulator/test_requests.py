@@ -26,6 +26,7 @@ from together_batches.emulator._requests import Route, allowed_methods, find_rou
         ("DELETE /v1/files/f", Route("delete", "f")),
         ("GET /v3/whoami", Route("whoami")),
         ("POST /v3/whoami", Route("other")),
+        ("GET /v2/supported-models?after=a", Route("models")),
         ("GET /v1/batches/", Route("other")),
         ("GET /v1/batches/a/", Route("other")),
         ("GET /v1/batches/a/b/c", Route("other")),

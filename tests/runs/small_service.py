@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from together_batches import BatchJob, CreateUnconfirmedError, FileObject, NotFoundError
+from together_batches import BatchJob, CreateUnconfirmedError, FileObject, NotFoundError, Price
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.runs._context import Clock, RunApi
@@ -135,6 +135,9 @@ class Service:
         async with self.life.around():
             path.write_bytes(self.files[file_id])  # noqa: ASYNC240  # a few bytes
 
+    async def prices(self) -> dict[str, Price]:
+        return {}
+
     @property
     def api(self) -> RunApi:
         return RunApi(
@@ -148,4 +151,5 @@ class Service:
             ended=self.ended,
             download=self.download,
             cancel=lambda _: self.list_jobs(),
+            prices=self.prices,
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         (options(max_jobs=9, max_enqueued_rows=30), Load(in_flight={(1, 1): 15, (2, 1): 6}), "later"),
         (options(max_jobs=9, stop_after_rows=30), Load(sent_rows=20), "now"),
         (options(max_jobs=9, stop_after_tokens=30), Load(tokens=29), "now"),
+        (options(max_jobs=9, stop_after_cost=1.5), Load(cost=1.49), "now"),
     ],
 )
 def test_limits(limits: Options, load: Load, expected: str) -> None:
@@ -40,6 +41,7 @@ def test_limits(limits: Options, load: Load, expected: str) -> None:
             "21 rows were sent, the next job has 10, and .* 30",
         ),
         (options(max_jobs=1, stop_after_tokens=1000), Load(tokens=1000), "1 000 tokens were used, and .* 1 000"),
+        (options(max_jobs=1, stop_after_cost=1.5), Load(cost=1.52), r"cost \$1.52 at list prices, and .* \$1.50"),
     ],
 )
 def test_the_end_of_spending(limits: Options, load: Load, reason: str) -> None:

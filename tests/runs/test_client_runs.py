@@ -22,6 +22,7 @@ from together_batches import (
     BatchRequest,
     CreateUnconfirmedError,
     JobNotCreatedError,
+    Price,
     ResultsUnavailableError,
     RunChangedError,
     RunError,
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDS = [f"row-{number}" for number in range(ROWS)]
+
+
+ANSWER = Answer(body={"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}})
+PRICES = {"m": Price(1_000_000, 2_000_000)}
+"""By which such an answer costs five dollars."""
 
 
 # --- the normal course ---
@@ -1143,3 +1149,116 @@ async def test_a_copied_directory(run: Runner, emulator: Emulator, tmp_path: Pat
     report = await run(output=tmp_path / "copy.jsonl", directory=copy)
     assert (report.ok, len(emulator.jobs)) == (True, 4)
     assert (tmp_path / "copy.jsonl").read_bytes() == run.output.read_bytes()
+
+
+# --- a sample, and the cost ---
+
+
+@pytest.fixture
+def priced(run: Runner) -> Runner:
+    """Return a run whose answers have usage of both kinds."""
+    run.fates.planned = {name: [ANSWER] for name in IDS}
+    return run
+
+
+def _sent(emulator: Emulator) -> list[int]:
+    """Return the number of rows in each job, in the order of the creates."""
+    files = [
+        json.loads(request.body)["input_file_id"] for request in emulator.requests if request.operation == "create"
+    ]
+    return [emulator.content(file).count(b"\n") for file in files]
+
+
+async def test_a_sample_and_then_the_rest(priced: Runner, emulator: Emulator) -> None:
+    """A sample is a job of the first rows, whose tokens the report scales; a call without it sends the others."""
+    first = await priced(sample=2, prices=PRICES)
+    assert (first.succeeded, first.not_sent, first.output) == (2, 8, None)
+    assert (first.usage, first.cost) == (Usage(2, 4, 6), 10.0)
+    assert (first.expected_usage, first.expected_cost) == (Usage(10, 20, 30), 50.0)
+    assert (
+        str(first)
+        == "2 answered, 8 not sent; 1 job, 6 tokens ($10.00 at list prices); stopped: only the sample was to be sent"
+    )
+    assert priced.kinds[0] == RunEventKind.BEGUN
+    assert (await priced(sample=2)).not_sent == 8
+    report = await priced(prices=PRICES)
+    assert (report.ok, report.stopped, report.cost, report.expected_usage) == (True, None, 50.0, None)
+    assert _sent(emulator) == [2, 3, 3, 2]
+    assert [line["custom_id"] for line in priced.lines] == IDS
+
+
+async def test_rows_of_a_sample_that_fail(run: Runner, emulator: Emulator) -> None:
+    """What fails in a sample is sent again as in any run, and nothing else is."""
+    run.fates.planned = {"row-1": [Missing(), ANSWER]}
+    report = await run(sample=2, retry_delays=0)
+    assert (report.succeeded, report.not_sent, _sent(emulator)) == (2, 8, [2, 1])
+
+
+async def test_a_sample_of_all_rows(run: Runner) -> None:
+    """An input that is no larger than the sample is a whole run."""
+    report = await run(sample=50, max_rows_per_job=50)
+    assert (report.complete, report.stopped) == (True, None)
+
+
+async def test_a_sample_of_a_run_that_began_without_one(run: Runner, emulator: Emulator) -> None:
+    """A run whose first job is larger than the sample refuses it, and nothing is sent."""
+    await run(stop_after_rows=3)
+    with pytest.raises(UsageError, match=r"begins with a job of 3 rows, so a sample of 2 cannot be sent first"):
+        await run(sample=2)
+    assert _sent(emulator) == [3]
+
+
+async def test_jobs_under_way_beside_a_sample(run: Runner, emulator: Emulator) -> None:
+    """A call with a sample waits for jobs that exist, and sends no row of theirs again."""
+    await run(sample=2)
+    run.fates.planned = {"row-3": [Missing()]}
+    emulator.fail(Fault(on="content", status=404, times=None))
+    with pytest.raises(ResultsUnavailableError):
+        await run(patience=0, max_jobs=1, stop_after_rows=5)
+    emulator.clear_faults()
+    report = await run(sample=2, retry_delays=0)
+    assert (report.succeeded, report.not_sent, _sent(emulator)) == (4, 6, [2, 3])
+
+
+async def test_a_budget_in_dollars(priced: Runner, emulator: Emulator) -> None:
+    """No job is created once the tokens have cost so much; a call with more money goes on."""
+    report = await priced(stop_after_cost=15, prices=PRICES)
+    assert (report.succeeded, report.cost, _sent(emulator)) == (3, 15.0, [3])
+    assert report.stopped == "the tokens cost $15.00 at list prices, and it was to stop after $15.00"
+    assert (await priced(stop_after_cost=45.1, prices=Price(1_000_000, 2_000_000))).cost == 50.0
+
+
+async def test_list_prices_of_the_service(run: Runner, emulator: Emulator) -> None:
+    """Without prices, those of the service are used; if the model is not among them, a budget is refused at once."""
+    with pytest.raises(UsageError, match=r"stop_after_cost needs the price of m, which is not known: pass prices$"):
+        await run(stop_after_cost=15)
+    emulator.fail(Fault(on="models", status=403, times=None))
+    with pytest.raises(UsageError, match=r"pass prices, because the list prices cannot be read: .* 403"):
+        await run(stop_after_cost=15)
+    assert not (run.directory / "run.sqlite").exists()
+    emulator.clear_faults()
+    page = {"data": [{"name": "m", "pricing": {"input": 1, "output": 1}}]}
+    emulator.fail(Fault(on="models", body=page, times=None))
+    assert (await run(stop_after_cost=15)).cost == 0.0
+
+
+async def test_a_sample_without_prices(run: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """A sample goes on without prices, with a warning; a usual run does not ask for them."""
+    report = await run(sample=2)
+    assert (report.cost, report.expected_cost) == (None, None)
+    assert "the cost is not counted, because no price of m is known" in caplog.text
+
+
+async def test_several_models_count_at_the_highest_price(run: Runner) -> None:
+    """The tokens of a job are not known by model, so the highest price counts."""
+    source = [*requests(1), jsonl.chat_request("other", model="dear", messages=[])]
+    run.fates.planned = {"row-0": [ANSWER], "other": [ANSWER]}
+    report = await run(source=source, prices={"m": Price(1_000_000, 0), "dear": Price(0, 3_000_000)})
+    assert report.cost == 14.0
+
+
+@pytest.mark.parametrize("wrong", [{"prices": 3}, {"prices": {"m": 3}}, {"sample": 0}, {"stop_after_cost": -1}])
+async def test_invalid_budgets(run: Runner, wrong: dict[str, Any]) -> None:
+    """An invalid price, sample or cost is refused before anything is read."""
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        await run(**wrong)

@@ -57,6 +57,14 @@ def _lines(*rows: bytes, end: bytes = b"\n") -> bytes:
 # --- cutting ---
 
 
+@pytest.mark.parametrize(("first", "rows"), [(1, [1, 3, 3]), (2, [2, 3, 2]), (3, [3, 3, 1]), (9, [3, 3, 1])])
+def test_a_first_shard_of_its_own_size(path: Path, first: int, rows: list[int]) -> None:
+    """The first shard can be smaller than the others, and no row is lost at its border."""
+    found = _scan(path, _lines(*ROWS), first_rows=first)
+    assert [shard.rows for shard in found.shards] == rows
+    assert [row for shard in _read(path, found.shards) for row in shard] == ROWS
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b" \n\t\n"])
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("last", [True, False])

@@ -136,6 +136,8 @@ def drawn(seed: int) -> Plan:
         settings["patience"] = 300.0
     if bad_lines:
         settings["skip_invalid"] = True
+    if Random(f"dedupe {seed}").random() < 0.2:
+        settings["dedupe"] = True  # no rows are equal, so each is sent, from the files of such a run
     wild = random.random() < 0.8
     patient = random.random() < 0.3
     if patient:
@@ -228,7 +230,7 @@ def small(number: int) -> Plan:
     return Plan(
         seed=number,
         rows=rows,
-        settings={"max_rows_per_job": 4, "max_attempts": 2},
+        settings={"max_rows_per_job": 4, "max_attempts": 2, "dedupe": number == 2},
         fail_rows=0.2,
         calm=number % 2 == 0,
         faults=(lost,) if number else (),

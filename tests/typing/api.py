@@ -36,6 +36,7 @@ from together_batches import (
     CreateUnconfirmedError,
     FileObject,
     JobNotCreatedError,
+    Price,
     RateLimitError,
     Response,
     ResultsUnavailableError,
@@ -439,9 +440,14 @@ def on_event(event: runs.RunEvent) -> None:
 
 
 async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchRequest]) -> None:
-    report = await client.run(
-        "in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, with_text=True, on_event=on_event
-    )
+    report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=on_event)
+    prices = await client.prices()
+    assert_type(prices, dict[str, Price])
+    sampled = await client.run("in.jsonl", "out.jsonl", sample=20, stop_after_cost=5, prices=prices)
+    assert_type(sampled.cost, float | None)
+    assert_type(sampled.expected_usage, Usage | None)
+    assert_type(jsonl.estimate("in.jsonl", prices=prices["m"]).max_cost, float | None)
+    assert_type(prices["m"].of(sampled.usage), float)
     assert_type(report, runs.RunReport)
     assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
     await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1, with_text=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from together_batches._text import escape, format_count, lasted
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Generator, Sequence
 
     from rich.table import Table
@@ -139,6 +139,8 @@ class Meter:
 def bar(meter: Meter) -> Generator[Show]:
     """Draw a bar during the block, in a notebook or on a terminal, and yield its update function."""
     if getattr(_shell(), "kernel", None) is not None:
+        import asyncio  # only now: the command has this module for its help, too
+
         drawn = notebook_bar(meter, asyncio.get_running_loop())
     else:
         drawn = terminal_bar(meter, shown=sys.stderr is not None and sys.stderr.isatty())

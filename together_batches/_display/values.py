@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 _MOST_CHARACTERS = 300
+_MOST_OF_A_PICTURE = 400_000
+"""Characters of a picture, which is saved with the notebook: that of about 400 shards."""
 
 # The text has the colour of the page. Only signs and bars have their own, distinguishable on white and on black
 # (Okabe and Ito).
-_GREEN, _BLUE, _ORANGE, _PINK, _GREY = "#009e73", "#56b4e9", "#d55e00", "#cc79a7", "#8a9199"
+_GREEN, _BLUE, _YELLOW, _ORANGE, _PINK, _GREY = "#009e73", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#8a9199"
 _OF_STATUS = {
     "COMPLETED": _GREEN,
     "IN_PROGRESS": _BLUE,
@@ -84,11 +86,9 @@ def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
 def jobs_text(jobs: Sequence[BatchJob]) -> str:
     """Return a list of jobs as lines of text, in columns."""
     shown = [
-        [
-            escape(text or "-")
-            for text in (job.status, _percent(job) or " ", job.id, job.model_id, _time(job.created_at))
-        ]
+        [escape(text or "-") for text in (job.status, _percent(job) or " ", job.id, job.model_id, created)]
         for job in jobs[:_MOST_ROWS]
+        for created in [job.created_at and f"{_time(job.created_at)}Z"]
     ]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown]
@@ -106,13 +106,7 @@ def cancel_report(report: CancelReport) -> dict[str, str]:
 
 def run_report(report: RunReport) -> dict[str, str]:
     """Return the result of a run: its rows by outcome, and its files."""
-    parts = [
-        ("answered", report.succeeded, _GREEN),
-        ("failed", report.failed, _ORANGE),
-        ("missing", report.missing, _PINK),
-        ("invalid", report.invalid, _PINK),
-        ("not sent", report.not_sent, _GREY),
-    ]
+    parts = [*_outcomes(report), ("not sent", report.not_sent, _GREY)]
     files = [
         ("output", report.output),
         ("failures", report.failures),
@@ -126,13 +120,24 @@ def run_report(report: RunReport) -> dict[str, str]:
     return _bundle(escape(str(report)), _text(str(report)), _bar(parts), _table((), rows))
 
 
+def _outcomes(of: RunReport | RunView) -> list[tuple[str, int, str]]:
+    return [
+        ("answered", of.succeeded, _GREEN),
+        ("answered, not fitting", of.invalid_answers, _YELLOW),
+        ("failed", of.failed, _ORANGE),
+        ("missing", of.missing, _PINK),
+        ("invalid", of.invalid, _PINK),
+    ]
+
+
 def run_view(view: RunView, summary: str, picture: str) -> dict[str, str]:
-    """Return a run as its picture."""
-    plain = f"{escape(view.input_name)}: {view.state}; {summary}"
-    return {
-        "text/plain": plain,
-        "text/html": f'<style>{_PICTURE_STYLE}</style><div class="tb-value">{picture}</div>',
-    }
+    """Return a run as its picture, or if that is too large, as its rows by outcome."""
+    plain = escape(f"{view.input_name}: {view.state}; {summary}")
+    if len(picture) > _MOST_OF_A_PICTURE:
+        parts = [*_outcomes(view), ("under way", view.in_flight, _BLUE), ("not sent", view.not_sent, _GREY)]
+        return _bundle(plain, html.escape(plain), _bar(parts), "<code>runs.to_svg(view)</code> draws its shards")
+    page = f'<style>{_PICTURE_STYLE}</style><div class="tb-value">{picture}</div>'
+    return {"text/plain": plain, "text/html": page}
 
 
 def validation(validation: Validation) -> dict[str, str]:

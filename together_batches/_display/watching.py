@@ -79,8 +79,9 @@ def run(
             elif event.job_id is not None and event.kind in _OVER:
                 jobs.discard(event.job_id)
             done = event.rows - event.in_flight - event.not_sent + event.answered
-            text = _text(failed=event.failed + event.missing)
-            show(done, event.rows, ", ".join(filter(None, (count_of(len(jobs), "job") if jobs else "", text))))
+            counts = {"failed": event.failed + event.missing, "not fitting": event.invalid_answers}
+            text = ", ".join(filter(None, (count_of(len(jobs), "job") if jobs else "", _text(**counts))))
+            show(done, event.rows, text)
             if on_event is not None:
                 on_event(event)
 

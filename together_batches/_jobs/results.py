@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from anyio import CancelScope, to_thread
@@ -17,7 +16,7 @@ from together_batches._jobs.result_files import ResultFiles, ResultsApi
 from together_batches._jobs.row_store import RowStore
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
-from together_batches._schema.answers import parse_answer
+from together_batches._schema.answers import parser
 from together_batches.errors import ResultsUnavailableError, UsageError, ValidationError
 from together_batches.jsonl import Source
 from together_batches.jsonl._requests import check_endpoint_of_schema
@@ -72,7 +71,7 @@ async def _results(
     patience: float,
     adapter: SchemaAdapter[Any] | None,
 ) -> AsyncGenerator[BatchResult[Any], None]:
-    parse = None if adapter is None else partial(parse_answer, adapter=adapter)
+    parse = None if adapter is None else parser(adapter)
     ids = None if requests is None else await _ids_of(requests)
     store = RowStore(ids, in_input_order=order == "input", parse=parse)
     job = await _finished(job, api, patience)

@@ -23,9 +23,8 @@ from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, Batc
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
+    from together_batches._schema.answers import Parse
     from together_batches.jsonl import Line
-
-    Parse = Callable[[BatchSuccess], BatchSuccess[Any] | BatchInvalid]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -71,14 +70,15 @@ class RowStore:
     """The expected rows, with the number of each in the input, and those that were found.
 
     Without ``expected`` rows any row is accepted, each id once. In the order of the files an answer is returned at
-    once, and all else later, because a row that failed may still get an answer. ``parse`` makes an answer that does
-    not fit an invalid one, which is returned later, too.
+    once, and all else later, because a row that failed may still get an answer. ``parse`` sets the value of an
+    answer, or returns an invalid one if it does not fit; such are returned later, too.
     """
 
     def __init__(
         self, expected: Mapping[str, int] | None, *, in_input_order: bool, parse: Parse | None = None
     ) -> None:
         self._parse = parse
+        self._parse_at_once = None if in_input_order else parse
         self._is_closed = expected is not None
         self._in_input_order = in_input_order
         # A row that was found has its place, any other its number in the input.
@@ -93,16 +93,14 @@ class RowStore:
 
     def take(
         self, row: BatchSuccess | BatchFailure, line: Line, *, ended: bool
-    ) -> BatchSuccess[Any] | BatchFailure | BatchStray | None:
+    ) -> BatchSuccess | BatchFailure | BatchStray | None:
         """Return the row of a line, if it is to be returned at once; otherwise store it.
 
         ``ended`` is False for a line without a line end: it may be truncated, and if unreadable it proves nothing.
         """
         custom_id, rank = row.custom_id, _ANSWER if isinstance(row, BatchSuccess) else _FAILURE
-        parsed: BatchSuccess[Any] | BatchFailure | BatchInvalid = row
-        if self._parse is not None and isinstance(row, BatchSuccess) and not self._in_input_order:
-            parsed = self._parse(row)
-            rank = _INVALID if isinstance(parsed, BatchInvalid) else _ANSWER
+        if self._parse_at_once is not None and rank is _ANSWER:
+            rank = _rank_of(self._parse_at_once(cast("BatchSuccess", row)))
         if custom_id is None and self._is_closed and not states_error(row):
             rank = _UNREADABLE
             named = id_of_unreadable(line.content, whole=line.whole, ended=ended)
@@ -132,7 +130,7 @@ class RowStore:
                 is_stray = before.rank is not _UNREADABLE
                 self._others.append(_Entry(custom_id, before, ANSWERED_BEFORE) if is_stray else _Entry(None, before))
             self._places[custom_id] = place
-        return parsed if place is _YIELDED and not isinstance(parsed, BatchInvalid) else None
+        return row if place is _YIELDED else None
 
     def _put(self, row: BatchSuccess | BatchFailure, line: Line, rank: Rank, *, is_stray: bool) -> _Place:
         content, status_code = line.content, 0

@@ -81,13 +81,5 @@ class _ChatAnswer(Struct, gc=False):
     choices: list[_ChatChoice]
 
 
-_read_chat_answer = msgspec.json.Decoder(_ChatAnswer).decode
-
-
-def chat_answer(text: bytes) -> tuple[str | None, str | None] | None:
-    """Return the text of a usual chat response, and why it ended; None if it is an unusual one."""
-    try:
-        choice = _read_chat_answer(text).choices[0]
-    except (*UNREADABLE, IndexError):
-        return None
-    return choice.message.content, choice.finish_reason
+read_chat_answer = msgspec.json.Decoder(_ChatAnswer).decode
+"""Decode the text of a usual chat response, and why it ended; raise an error for others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -15,9 +15,11 @@ from together_batches._protocol.json_members import members
 
 __all__ = [
     "UNSET",
+    "Measured",
     "RequestLine",
     "carried_request",
     "custom_ids",
+    "measured",
     "packed_copies",
     "packed_ids",
     "request",
@@ -81,6 +83,37 @@ def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
     except UNREADABLE:
         pass
     return None
+
+
+class Measured(NamedTuple):
+    """The size of a request: its model, the bytes of its body, and the most tokens of its answer, if limited."""
+
+    model: str
+    body_bytes: int
+    most_tokens: int | None
+
+
+def measured(line: bytes) -> Measured:
+    """Return the size of a request; raise :class:`WireError` if the line is none."""
+    try:
+        body = _read_body(line).body
+        limits = _read_limits(body)
+    except UNREADABLE as error:
+        raise WireError(str(error)) from error
+    given = limits.max_tokens if limits.max_completion_tokens is None else limits.max_completion_tokens
+    most = given if isinstance(given, int) and not isinstance(given, bool) else None
+    answers = limits.n if isinstance(limits.n, int) and limits.n > 0 else 1
+    return Measured(limits.model, len(memoryview(body)), None if most is None else most * answers)
+
+
+class _Limits(Struct, gc=False):
+    model: str
+    max_tokens: object = None
+    max_completion_tokens: object = None
+    n: object = None
+
+
+_read_limits = msgspec.json.Decoder(_Limits).decode
 
 
 def request_body(line: bytes) -> Body:

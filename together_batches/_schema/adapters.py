@@ -103,7 +103,7 @@ def _of_type(kind: Any) -> Adapter[Any]:
 
         def adapter() -> tuple[Any, Any]:
             made: Any = TypeAdapter(kind)
-            return made.validate_json, made.json_schema
+            return made.validator.validate_json, made.json_schema  # without the checks of options in between
 
     elif _has_fields(owner):
 

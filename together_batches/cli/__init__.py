@@ -81,6 +81,7 @@ COMMANDS = click.version_option(
             "list": ("_jobs", "list_jobs", "list the jobs of the account"),
             "get": ("_jobs", "get", "show jobs by their ids"),
             "validate": ("_requests", "validate", "find every problem in a file of requests"),
+            "estimate": ("_estimate", "estimate", "estimate the tokens and the cost of a file of requests"),
             "split": ("_requests", "split", "split a file of requests into files that the service accepts"),
             "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
             "results": ("_results", "results", "write the result of each row of a finished job"),

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from together_batches.cli._command import Common, command, option, service_options
-from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of_many
+from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input, is_input
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
-from together_batches.cli._loop import connected, in_loop, last_words, raised_by_signals, time_limit
+from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
 from together_batches.cli._streams import printer
@@ -104,7 +104,7 @@ def cancel(
         return Exit.DONE
     if is_input(ids):
         common.note(f"{count_of(len(job_ids), 'job')} named on standard input")
-        if not confirmed(len(job_ids), yes=yes):
+        if not cancel_confirmed(len(job_ids), yes=yes):
             return _declined()
     with work.reported():
         return work.run(job_ids)
@@ -160,7 +160,7 @@ class _Cancel:
             common.note(f"{count_of(len(jobs), 'job')}: {by_status(jobs)}")
             if dry_run:
                 return Exit.DONE
-            if not confirmed(len(jobs), yes=yes):
+            if not cancel_confirmed(len(jobs), yes=yes):
                 return _declined()
             return await self._cancel(batches, jobs)
 
@@ -315,25 +315,9 @@ def _declined() -> Exit:
     return Exit.FAILED
 
 
-def confirmed(count: int, *, yes: bool) -> bool:
-    """Prompt unless ``yes``, and return whether to continue.
-
-    Raises :class:`CommandError` if there is no terminal for a prompt, and :class:`Interrupted` after Ctrl-C.
-    """
-    if yes:
-        return True
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        message = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
-        raise CommandError(message)
-    # Not input(), which would write to standard output: that is for data.
-    print(f"Cancel {count_of(count, 'job')}? [y/N] ", end="", file=sys.stderr, flush=True)
-    try:
-        with raised_by_signals(in_task=True):
-            answer = sys.stdin.readline()
-    except KeyboardInterrupt:
-        print(file=sys.stderr)  # the terminal has echoed ^C without a line end
-        raise Interrupted from None
-    return answer.strip().lower() in {"y", "yes"}
+def cancel_confirmed(count: int, *, yes: bool) -> bool:
+    refusal = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
+    return confirmed(f"Cancel {count_of(count, 'job')}?", refusal, yes=yes)
 
 
 # --- the output

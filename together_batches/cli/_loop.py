@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from together_batches.cli._exits import CommandError, Exit, Interrupted
-from together_batches.cli._text import escape, is_open
+from together_batches.cli._text import escape, is_open, is_terminal
 from together_batches.config import Config, RetryPolicy, Timeout
 from together_batches.errors import BatchesError, UsageError
 
@@ -152,6 +152,30 @@ def _ended_by_signals() -> Generator[None]:
     finally:
         for number in ours:
             loop.remove_signal_handler(number)
+
+
+# --- a question
+
+
+def confirmed(question: str, refusal: str, *, yes: bool) -> bool:
+    """Prompt unless ``yes``, and return whether to continue.
+
+    Raises :class:`CommandError` with ``refusal`` if there is no terminal for a prompt, and :class:`Interrupted` after
+    Ctrl-C.
+    """
+    if yes:
+        return True
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise CommandError(refusal)
+    # Not input(), which would write to standard output: that is for data.
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        with raised_by_signals(in_task=True):
+            answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has echoed ^C without a line end
+        raise Interrupted from None
+    return answer.strip().lower() in {"y", "yes"}
 
 
 # --- the client, and its log

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from together_batches._text import lasted
+from together_batches._text import format_usd, lasted
 from together_batches.cli._cancel import cancel_run
 from together_batches.cli._command import (
     Common,
@@ -25,10 +25,11 @@ from together_batches.cli._command import (
     priority_option,
     service_options,
 )
+from together_batches.cli._estimate import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
-from together_batches.cli._loop import connected, in_loop, last_words
-from together_batches.cli._numbers import above_zero, at_least_one, delays
+from together_batches.cli._loop import confirmed, connected, in_loop, last_words
+from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._parquet import RunTable, is_parquet
 from together_batches.cli._progress import rows_bar
 from together_batches.cli._tables import requests_of, table_options, taken
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from together_batches.cli._progress import ShowRows
     from together_batches.client import AsyncBatches
     from together_batches.jsonl import TableRequests
+    from together_batches.jsonl._estimate import Prices
     from together_batches.runs import RunEvent, RunReport, RunView
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -72,6 +74,10 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--max-attempts N", "maximum attempts for a row (3)", type=at_least_one, default=3)
 @option("--stop-after-rows N", "send no more rows than this", type=at_least_one)
 @option("--stop-after-tokens N", "create no more jobs after so many tokens", type=at_least_one)
+@option("--stop-after-cost USD", "create no more jobs after tokens of this cost, at list prices", type=zero_or_above)
+@price_options
+@option("--sample N", "send the first N rows, and ask before the others are sent", type=at_least_one)
+@option("--yes", "with --sample: send the others without asking")
 @option("--skip-invalid", "skip invalid lines, and save them; otherwise nothing is sent")
 @option("--overwrite", "replace the file of the answers if it exists")
 @option("--text", 'add the text of each answer to its line, as "text"', "with_text")
@@ -101,6 +107,10 @@ def run(
     cancel: str | None,
     wait: bool,
     shared_files: bool,
+    price_in: float | None,
+    price_out: float | None,
+    sample: int | None,
+    yes: bool,
     **options: Any,
 ) -> Exit:
     """Take a file of any size through as many jobs as it takes, and write every answer
@@ -110,6 +120,7 @@ def run(
     examples:
       together-batches run requests.jsonl -o answers.jsonl
       together-batches run requests.jsonl -o answers.jsonl --skip-invalid
+      together-batches run requests.jsonl -o answers.jsonl --sample 20
       together-batches run cities.csv --prompt "Which river flows through {city}?"
           --model openai/gpt-oss-20b -o answers.jsonl
       together-batches run --cancel answers.jsonl.run
@@ -128,6 +139,9 @@ def run(
     if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
+    if yes and sample is None:
+        message = "--yes is for --sample: nothing else asks"
+        raise CommandError(message)
     options["schema"] = schema_in(options["schema"])
     try:
         table = requests_of(source, options["model_id"], taken(options), options["schema"])
@@ -139,8 +153,19 @@ def run(
     work = _Run(
         common, Path(output), directory, cancels=options["cancel_on_interrupt"], overwrite=options["overwrite"]
     )
+    prices: Prices | None = given_price(price_in, price_out)
+    if prices is None and not (sample is None and options["stop_after_cost"] is None):
+        prices = list_prices(common) or {}
+    options |= {"unique_files": not shared_files, "prices": prices}
     with last_words(work.state):
-        return work.run(requests, unique_files=not shared_files, **options)
+        if sample is not None:
+            code = work.run(requests, sample=sample, **options)
+            if not work.is_at_the_sample:
+                return code
+            if not work.goes_on(yes=yes):
+                common.note(f"nothing more is sent; the run is kept in {work.directory}")
+                return Exit.FAILED
+        return work.run(requests, **options)
 
 
 def _given() -> set[str]:
@@ -157,10 +182,39 @@ class _Run:
         self, common: Common, output: Path, directory: str | None, *, cancels: bool, overwrite: bool
     ) -> None:
         self._common = common
-        self._directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
-        self._table = RunTable(output, self._directory, overwrite=overwrite) if is_parquet(output) else None
+        self.directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
+        self._table = RunTable(output, self.directory, overwrite=overwrite) if is_parquet(output) else None
         self._output = output if self._table is None else self._table.lines
         self._cancels = cancels
+        self._report: RunReport | None = None
+
+    @property
+    def is_at_the_sample(self) -> bool:
+        """Whether the run stopped after a sample, of which rows were answered."""
+        from together_batches.runs._admission import AFTER_THE_SAMPLE
+
+        report = self._report
+        return report is not None and report.stopped == AFTER_THE_SAMPLE and report.succeeded > 0
+
+    def goes_on(self, *, yes: bool) -> bool:
+        """Return whether to send the other rows; ask, with what all rows are expected to need, unless ``yes``."""
+        report = self._report
+        assert report is not None  # noqa: S101  # it is at the sample
+        left = f"{count_of(report.not_sent, 'row')} left"
+        if report.expected_usage is not None:
+            left += f"; all rows need about {count_of(report.expected_usage.total_tokens, 'token')}"
+        if report.expected_cost is not None:
+            left += f", {format_usd(report.expected_cost)} at list prices"
+            self._common.note(DISCOUNT)
+        if yes:
+            self._common.note(left)
+        is_wanted = False
+        try:
+            is_wanted = confirmed(f"{left}. Send them?", f"{left}; they are sent only with --yes", yes=yes)
+        finally:
+            if self._common.json and not is_wanted:
+                print(as_json(report))
+        return is_wanted
 
     @in_loop
     async def run(self, source: str | BinaryIO | TableRequests, **options: Any) -> Exit:
@@ -185,9 +239,10 @@ class _Run:
             return Exit.FAILED
         except BatchesError as error:
             raise CommandError(_as_options(str(error)), code_of(error)) from error
-        if common.json:
+        self._report = report
+        if common.json and not self.is_at_the_sample:
             print(as_json(report))
-        for line in _report_lines(report):
+        for line in [_summary(report)] if self.is_at_the_sample else _report_lines(report):
             common.note(line)
         if self._table is not None and report.output is not None:
             common.note(f"table: {self._table.path}")
@@ -208,7 +263,7 @@ class _Run:
             return await batches.run(
                 source,
                 self._output,
-                directory=self._directory,
+                directory=self.directory,
                 on_event=self._print_event if show is None else lambda _: changed.set(),
                 **options,
             )
@@ -237,7 +292,7 @@ class _Run:
         while True:
             await changed.wait()
             changed.clear()
-            view = await to_thread.run_sync(runs.read, self._directory)
+            view = await to_thread.run_sync(runs.read, self.directory)
             elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
             show(_done(view), view.rows, _under_way(view), elapsed)
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -247,13 +302,13 @@ class _Run:
         from together_batches import runs
 
         try:
-            view = runs.read(self._directory)
+            view = runs.read(self.directory)
         except BatchesError:
             return "nothing was sent; run the same command again to begin anew"
         done = view.rows - view.in_flight - view.not_sent
         text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to go on"
         if jobs := sum(_unfinished(view).values()):
-            command = f"{PROGRAM} run --cancel {shlex.quote(str(self._directory))}"
+            command = f"{PROGRAM} run --cancel {shlex.quote(str(self.directory))}"
             those = count_of(jobs, "job")
             if self._cancels:
                 text += f"\n{those} had to be cancelled; to make sure: {command}"
@@ -277,7 +332,7 @@ def _as_options(message: str) -> str:
         name = param.name or ""
         if "_" in name or name == "overwrite":
             message = re.sub(rf"\b{name}\b(=True)?", max(param.opts, key=len), message)
-    return message
+    return message.replace("pass prices", "pass --price-in and --price-out")
 
 
 def _unfinished(view: RunView) -> Counter[str]:
@@ -304,9 +359,13 @@ def _under_way(view: RunView) -> str:
     return "; ".join(part for part in (jobs, *texts) if part)
 
 
+def _summary(report: RunReport) -> str:
+    return f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"
+
+
 def _report_lines(report: RunReport) -> list[str]:
     """Return the result of the run, and the location of each file."""
-    lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]
+    lines = [_summary(report)]
     if report.output is not None:
         lines.append(f"answers: {report.output}")
     else:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _REQUESTS_KEPT = 100_000
 _HEADER_SETS_SHARED = 256
+_MODELS_ON_A_PAGE = 100
 _STORAGE_PATIENCE = 20.0  # seconds by the loop's clock; as long as the real storage waits for announced bytes
 
 _PURPOSES = (
@@ -91,6 +92,7 @@ class Gateway:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         serving: Serving,
+        prices: Mapping[str, tuple[float, float]],
         respond: Respond | None = None,
         on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Gateway:
         self.api_key = api_key
         self.storage_origin = ""
         self._serving = serving
+        self._prices = prices
         self._respond = respond
         self._on_request = on_request
         self._now = now
@@ -216,10 +219,25 @@ class Gateway:
             case "delete":
                 service.files.delete(route.id)
                 return json_reply({"id": route.id, "object": "file", "deleted": True})
+            case "models":
+                return json_reply(self._models(parse_query(request.raw_path.partition("?")[2].encode())))
             case "whoami":
                 return json_reply(service.whoami())
             case _:
                 return self._unknown(route, request)
+
+    def _models(self, query: Mapping[str, bytes]) -> dict[str, object]:
+        """Return a page of the models with a price, as far as the client reads it."""
+        names = sorted(name for name in self._prices if name > _text(query.get("after", b"")))
+        page = names[:_MODELS_ON_A_PAGE]
+        models = [
+            {"id": name, "name": name, "products": ["PRODUCT_SERVERLESS"], "pricing": self._pricing(name)}
+            for name in page
+        ]
+        return {"data": models, "next_cursor": page[-1] if len(page) < len(names) else None}
+
+    def _pricing(self, name: str) -> dict[str, float]:
+        return dict(zip(("input", "output"), self._prices[name], strict=True))
 
     def _unknown(self, route: Route, request: web.BaseRequest) -> Reply:
         allowed = allowed_methods(request.raw_path)

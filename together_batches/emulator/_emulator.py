@@ -56,6 +56,7 @@ class Emulator:
             then.
         ranges, gzip: whether content is served in parts, and compressed for clients that accept it.
         content_from_storage: whether content is a redirect to the storage.
+        prices: the list prices of models, each in USD per million tokens of requests and of answers.
         respond: called on the emulator's loop with each request, and a function that carries it out and returns the
             usual ``Reply``; the reply that it returns is sent. It must not wait. Faults come first.
         on_request: called on the emulator's loop with each request, after its response.
@@ -82,6 +83,7 @@ class Emulator:
         ranges: bool = True,
         gzip: bool = False,
         content_from_storage: bool = False,
+        prices: Mapping[str, tuple[float, float]] | None = None,
         respond: Callable[[RecordedRequest, Callable[[], Reply]], Reply] | None = None,
         on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
@@ -102,6 +104,7 @@ class Emulator:
             now=self.now,
             sleep=sleep,
             serving=serving,
+            prices=prices or {},
             respond=respond,
             on_request=on_request,
         )

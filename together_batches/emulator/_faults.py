@@ -17,7 +17,7 @@ OPERATIONS = (
     *("create", "retrieve", "list", "cancel"),
     *("upload", "begin_upload", "store", "preprocess"),
     *("file", "files", "content", "fetch", "delete"),
-    *("whoami", "other"),
+    *("models", "whoami", "other"),
 )
 
 

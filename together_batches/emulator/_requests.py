@@ -36,7 +36,11 @@ class Route(NamedTuple):
 
 
 _OTHER = Route("other")
-_WHOAMI = Route("whoami")  # not part of these APIs, but the official command requests it first
+_ELSEWHERE = {
+    "/v3/whoami": Route("whoami"),  # not part of these APIs, but the official command requests it first
+    "/v2/supported-models": Route("models"),
+}
+"""Operations of other versions of the API, all of them GET."""
 
 _METHODS = ("GET", "POST", "DELETE")
 
@@ -63,8 +67,8 @@ def find_route(method: str, raw_path: str) -> Route:
     The path is split first and decoded afterwards, so that an id with an encoded slash stays one id.
     """
     path = raw_path.partition("?")[0]
-    if path == "/v3/whoami" and method == "GET":
-        return _WHOAMI
+    if path in _ELSEWHERE and method == "GET":
+        return _ELSEWHERE[path]
     if not path.startswith("/v1/"):
         return _OTHER
     plain = _WITHOUT_ID.get((method, path[4:]))

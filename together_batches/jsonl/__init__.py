@@ -6,6 +6,7 @@ synchronous and hold one row at a time; async code calls them in a thread.
 """
 
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Problem, Validation, validate
+from together_batches.jsonl._estimate import Estimate, estimate
 from together_batches.jsonl._files import read, split, write
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter, split_lines
 from together_batches.jsonl._requests import MAX_CUSTOM_ID, RequestLike, audio_request, chat_request, decode, encode
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_LINE_BYTES",
     "MAX_ROWS",
     "ArrowTable",
+    "Estimate",
     "Line",
     "LineSplitter",
     "Problem",
@@ -33,6 +35,7 @@ __all__ = [
     "chat_request",
     "decode",
     "encode",
+    "estimate",
     "read",
     "requests",
     "split",

@@ -104,23 +104,30 @@ def joined(contents: list[bytes]) -> bytes:
 
 
 class Cutter:
-    """Cuts lines into as few parts as the limits allow. Each line counts ``more_per_line`` bytes more than it has."""
+    """Cuts lines into as few parts as the limits allow; the first part may have a limit of its own.
 
-    def __init__(self, max_lines: int, max_bytes: int, more_per_line: int = 0) -> None:
+    Each line counts ``more_per_line`` bytes more than it has.
+    """
+
+    def __init__(
+        self, max_lines: int, max_bytes: int, more_per_line: int = 0, *, first_lines: int | None = None
+    ) -> None:
         self._more_per_line = more_per_line
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._lines, self._bytes = max_lines, 0  # the first line begins a part
+        self._next_lines = max_lines if first_lines is None else min(first_lines, max_lines)
+        self._most = self._lines = self._bytes = 0  # the first line begins a part
 
     def cut(self, lines: Lines) -> Iterator[tuple[bool, Lines]]:
         """Yield the next lines in groups, each within one part, and whether the group begins it."""
         count, size = len(lines), len(lines.text) + len(lines) * self._more_per_line
-        begins = self._lines + count > self._max_lines or self._bytes + size > self._max_bytes
+        begins = self._lines + count > self._most or self._bytes + size > self._max_bytes
         if begins and count > 1:  # bisect to the place of the cut
             yield from self.cut(lines.part(0, count // 2))
             yield from self.cut(lines.part(count // 2, count))
         elif count:
             if begins:
+                self._most, self._next_lines = self._next_lines, self._max_lines
                 self._lines = self._bytes = 0
             self._lines += count
             self._bytes += size

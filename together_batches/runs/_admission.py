@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
 
-from together_batches._text import format_count
+from together_batches._text import format_count, format_usd
 from together_batches.runs._records import Key
 
 if TYPE_CHECKING:
     from together_batches.runs._options import Options
 
 MOST_FAILURES_IN_A_ROW = 3
+AFTER_THE_SAMPLE = "only the sample was to be sent"
 
 
 @attrs.define
 class Load:
-    """Rows in flight of each attempt, rows sent and tokens used so far, and how jobs ended."""
+    """Rows in flight of each attempt, rows sent, tokens used and their cost so far, and how jobs ended."""
 
     in_flight: dict[Key, int] = attrs.field(factory=dict[Key, int])
     sent_rows: int = 0
     tokens: int = 0
+    cost: float = 0.0
     failures_in_a_row: int = 0
     in_doubt: set[Key] = attrs.field(factory=set[Key])
     """Attempts whose job seems to have failed as a whole, until there is evidence."""
@@ -41,6 +43,11 @@ def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"]
         return Stop(
             f"{format_count(load.tokens)} tokens were used, and it was to stop after "
             f"{format_count(limits.stop_after_tokens)}"
+        )
+    if limits.stop_after_cost is not None and load.cost >= limits.stop_after_cost:
+        return Stop(
+            f"the tokens cost {format_usd(load.cost)} at list prices, and it was to stop after "
+            f"{format_usd(limits.stop_after_cost)}"
         )
     if limits.stop_after_rows is not None and load.sent_rows + rows > limits.stop_after_rows:
         return Stop(

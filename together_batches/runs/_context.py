@@ -6,7 +6,7 @@ The interfaces are passed in, so that both can be simulated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -17,7 +17,7 @@ import attrs
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.errors import APIError
-from together_batches.models import BatchJob, FileObject
+from together_batches.models import BatchJob, FileObject, Price
 from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._store import RunStore
@@ -71,7 +71,8 @@ class RunApi:
     """The requests that a run sends to the service.
 
     ``file`` returns the metadata of a file. ``know`` takes an existing job, which no later create can have made.
-    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
+    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace. ``prices`` are those of
+    the models, by their names.
     """
 
     time: Clock
@@ -84,13 +85,14 @@ class RunApi:
     ended: Ended
     download: Callable[[str, Path], Awaitable[object]]
     cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
+    prices: Callable[[], Awaitable[Mapping[str, Price]]]
 
 
 @attrs.frozen(kw_only=True)
 class RunContext:
     """Context of one call of a run: its options, its records, its files, the service and the clock.
 
-    ``is_resumed`` is true if an earlier call began the run.
+    ``is_resumed`` is true if an earlier call began the run. ``price`` is that of the tokens, if known.
     """
 
     options: Options
@@ -98,6 +100,7 @@ class RunContext:
     directory: RunDirectory
     api: RunApi
     is_resumed: bool
+    price: Price | None = None
 
     @property
     def time(self) -> Clock:

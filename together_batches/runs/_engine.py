@@ -15,7 +15,7 @@ from together_batches._jobs.task_group import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules
-from together_batches.runs._admission import MOST_FAILURES_IN_A_ROW, Load, Stop, admission
+from together_batches.runs._admission import AFTER_THE_SAMPLE, MOST_FAILURES_IN_A_ROW, Load, Stop, admission
 from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._collecting import Collecting
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from together_batches._jobs.create import Created
+    from together_batches.rows import Usage
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key, Shard
@@ -50,6 +51,7 @@ class Engine:
         self._load = Load(
             sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at),
             tokens=sum(attempt.total_tokens for attempt in attempts),
+            cost=self._cost_of(rules.usage(attempts)),
         )
         self._todo: deque[Attempt] = deque()
         """Attempts planned from the beginning, which precede rows that are sent again."""
@@ -90,7 +92,7 @@ class Engine:
         # Jobs that may already exist come first: they cost nothing more, and their results are waited for.
         self._todo.extend(
             sorted(
-                (attempt for attempt in attempts if attempt is not None),
+                (attempt for attempt in attempts if attempt is not None and self._is_wanted(attempt)),
                 key=lambda attempt: (attempt.creating_at is None, attempt.key),
             )
         )
@@ -106,6 +108,15 @@ class Engine:
         await self._store.flush()
         if self._unresolved:
             raise unresolved(self._unresolved)
+        if self._run.options.sample is not None and self.has_work:
+            self.stopped = self.stopped or AFTER_THE_SAMPLE
+
+    def _is_wanted(self, attempt: Attempt) -> bool:
+        """Return whether this call works on an attempt: with a sample, on the first shard, and on jobs that exist."""
+        return self._run.options.sample is None or attempt.shard == 1 or attempt.creating_at is not None
+
+    def _cost_of(self, usage: Usage) -> float:
+        return 0.0 if self._run.price is None else self._run.price.of(usage)
 
     async def restore(self) -> None:
         """Make all pieces available, from which the output is written."""
@@ -247,6 +258,7 @@ class Engine:
             self._done.set()
             return None
         self._load.tokens += arranged.usage.total_tokens
+        self._load.cost += self._cost_of(arranged.usage)
         return self._stop_if_failing(key, arranged)
 
     async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
@@ -277,7 +289,9 @@ class Engine:
         """Schedule the next attempt at a shard: its remaining rows, or an attempt that is collected again."""
         following = self._next(self._store.shards[key[0]])
         # An attempt that would be followed by itself is left for the next call.
-        if following is None or following.key == key or (self.stopped and not following.creating_at):
+        if following is None or following.key == key or not self._is_wanted(following):
+            return
+        if self.stopped and not following.creating_at:
             return
         self._begin(group, self._delays, self._after(self._delay(key, arranged), following))
 

@@ -96,6 +96,7 @@ def _scanned(
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
             more_per_row=more,
+            first_rows=options.sample,
             aside=aside,
             keep_ids=id_files.write if keep_ids else None,
             raise_if_cancelled=raise_if_cancelled,

@@ -14,7 +14,7 @@ import attrs
 from together_batches._protocol import to_dict
 from together_batches._protocol.carried_body import Body
 from together_batches._protocol.result_lines import read_row, salvaged
-from together_batches._schema.answers import parse_answer
+from together_batches._schema.answers import parser
 from together_batches.errors import RunError
 from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import rules
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches._schema.adapters import SchemaAdapter
+    from together_batches._schema.answers import Parse
     from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
@@ -94,6 +95,7 @@ def arrange(
     job that ``completed`` must have lines.
     """
     index = ResultIndex(custom_ids, settled, has_schema=schema is not None)
+    parse = None if schema is None else parser(schema)
     outcomes = bytearray()
     refusal: str | None = None
     with ExitStack() as stack:
@@ -127,8 +129,8 @@ def arrange(
                 result = absent(custom_id) if kind == Kind.NONE else _result(custom_id, kind, text)
                 if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
                     index.usage += result.usage or Usage()
-                if isinstance(result, BatchSuccess) and schema is not None:
-                    result = _read(result, schema, index)
+                if isinstance(result, BatchSuccess) and parse is not None:
+                    result = _read(result, parse, index)
                 outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
                 if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
@@ -145,13 +147,13 @@ def arrange(
     )
 
 
-def _read(answer: BatchSuccess, schema: SchemaAdapter[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
+def _read(answer: BatchSuccess, parse: Parse, index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
     """Return an answer as read by a schema; if it does not fit, another answer of its row that does."""
-    result = parse_answer(answer, schema)
+    result = parse(answer)
     if isinstance(result, BatchInvalid):
         for kind, text in index.other_answers(answer.custom_id):
             other = _result(answer.custom_id, kind, text)
-            if isinstance(other, BatchSuccess) and isinstance(parsed := parse_answer(other, schema), BatchSuccess):
+            if isinstance(other, BatchSuccess) and isinstance(parsed := parse(other), BatchSuccess):
                 return parsed
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import attrs
 
@@ -16,8 +16,9 @@ from together_batches._text import format_count
 from together_batches._validation import check_callback, path_of, positive_int, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
+from together_batches.jsonl._estimate import Prices
 from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
-from together_batches.models import BatchJob
+from together_batches.models import BatchJob, Price
 from together_batches.runs._files import explained
 from together_batches.runs._values import RunEvent
 
@@ -123,7 +124,7 @@ def _is_count(_: object, field: attrs.Attribute[Any], value: int) -> None:
     positive_int(field.name, value)
 
 
-def _is_seconds(_: object, field: attrs.Attribute[Any], value: float) -> None:
+def _is_not_negative(_: object, field: attrs.Attribute[Any], value: float) -> None:
     positive_number(field.name, value, zero=True)
 
 
@@ -136,6 +137,13 @@ def check_rows_per_job(name: str, value: int) -> None:
 
 def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
     check_rows_per_job(field.name, value)
+
+
+def _is_prices(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    given = cast("Mapping[object, object]", value).values() if isinstance(value, Mapping) else [value]
+    if not all(isinstance(price, Price) for price in given):
+        message = f"{field.name} is a Price, or the Price of each model by its name, not {value!r}"
+        raise UsageError(message)
 
 
 def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -160,10 +168,13 @@ class Options:
     max_attempts: int = attrs.field(validator=_is_count)
     stop_after_rows: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
+    stop_after_cost: float | None = attrs.field(default=None, validator=_optional(_is_not_negative))
+    prices: Prices | None = attrs.field(default=None, validator=_optional(_is_prices))
+    sample: int | None = attrs.field(default=None, validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
     with_text: bool
-    patience: float = attrs.field(validator=_is_seconds)
+    patience: float = attrs.field(validator=_is_not_negative)
     give_up: tuple[str, ...] = attrs.field(converter=_ids)
     unique_files: bool
     dedupe: bool

@@ -24,6 +24,7 @@ from together_batches.runs._files import WithTexts, explained, output_file
 from together_batches.runs._joining import known_sha256
 from together_batches.runs._lock import locked
 from together_batches.runs._lost_jobs import lost_job
+from together_batches.runs._price import price_of_run
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._store import RunStore
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
+    from together_batches.models import Price
     from together_batches.runs._context import RunApi
     from together_batches.runs._options import Options, Requests, RunPaths
     from together_batches.runs._records import LedgerSnapshot
@@ -54,6 +56,9 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))
         path: Path | None = None
+        price: Price | None = None
+        if places.input is not None:  # before there is a run, which a refusal would leave behind
+            price = await price_of_run(places.input, directory, options, api.prices)
         if is_new:
             await in_thread(partial(_refuse_others, places, options, ()))
             path = await _input.begin(source, places, options, now=api.time.now())
@@ -62,6 +67,9 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         if path is None:
             path = await _input.known_input(source, places, options, store.run)
         _check_quota(store, options)
+        _check_sample(store, places, options)
+        if places.input is None:
+            price = await price_of_run(path, directory, options, api.prices)
         ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
         run_directory = RunDirectory(
             directory, path, response_format=store.run.response_format, schema=options.schema
@@ -70,7 +78,9 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
         if any(getattr(store.run, name) != value for name, value in wanted.items()):
             await store.save_run(**wanted)
-        call = RunContext(options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new)
+        call = RunContext(
+            options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new, price=price
+        )
         _report_beginning(call)
         engine = Engine(call)
         if engine.has_work and store.run.finished_at is not None:
@@ -139,6 +149,16 @@ def _check_quota(store: RunStore, options: Options) -> None:
         message = (
             f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
             "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
+        )
+        raise UsageError(message)
+
+
+def _check_sample(store: RunStore, places: RunPaths, options: Options) -> None:
+    rows = store.shards[1].rows
+    if options.sample is not None and rows > options.sample:
+        message = (
+            f"the run in {places.directory} begins with a job of {count_of(rows, 'row')}, so a sample of "
+            f"{format_count(options.sample)} cannot be sent first: begin a new run in another directory"
         )
         raise UsageError(message)
 
@@ -212,6 +232,7 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
 
 def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_complete: bool) -> RunReport:
     run, found, attempts = call.store.run, call.store.buckets, call.store.attempts
+    usage = rules.usage(attempts)
     return RunReport(
         directory=places.directory,
         output=places.output if is_complete else None,
@@ -223,7 +244,8 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         missing=found.missing,
         invalid=run.invalid,
         not_sent=found.not_sent + found.in_flight,
-        usage=rules.usage(attempts),
+        usage=usage,
+        cost=None if call.price is None else call.price.of(usage),
         job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
         started_at=run.started_at,
         finished_at=run.finished_at or call.time.now(),

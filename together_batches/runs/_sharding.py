@@ -59,15 +59,17 @@ def scan(
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
     more_per_row: int = 0,
+    first_rows: int | None = None,
     aside: Writable | None = None,
     keep_ids: Callable[[Shard, bytes], None] | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
 
-    Each row is sent with up to ``more_per_row`` bytes more than it has. The input is read a second time if an id may
-    occur twice, or if bad lines are to be written. ``keep_ids`` is called with each shard and the ids of its rows,
-    encoded by :func:`~together_batches._protocol.request_codec.packed_ids`.
+    The first shard has at most ``first_rows``. Each row is sent with up to ``more_per_row`` bytes more than it has.
+    The input is read a second time if an id may occur twice, or if bad lines are to be written. ``keep_ids`` is
+    called with each shard and the ids of its rows, encoded by
+    :func:`~together_batches._protocol.request_codec.packed_ids`.
     ``raise_if_cancelled`` is called regularly; an exception from it aborts the scan.
     """
     given = BinaryInput.of(source)
@@ -81,7 +83,7 @@ def scan(
     nowhere = None if aside is None else _Nowhere()
 
     def shards() -> _Shards:
-        return _Shards(Cutter(max_rows, max_bytes, more_per_row), keep_ids)
+        return _Shards(Cutter(max_rows, max_bytes, more_per_row, first_lines=first_rows), keep_ids)
 
     reading = _Reading(given, Check(rules, prints), shards(), nowhere)
     reading.run(rules, raise_if_cancelled)

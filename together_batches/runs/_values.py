@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import attrs
 
 from together_batches._fields import Plain
-from together_batches._text import count_of, format_count
+from together_batches._text import count_of, format_count, format_usd
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
 
@@ -92,8 +92,9 @@ class RunReport(_Counted):
     the schema), ``failed``, ``missing`` (not answered), ``invalid`` (a bad line that was set aside) or ``not_sent``
     (still to be sent, or sent again). ``output`` is None until no row is left to send, ``failures`` if no row failed
     or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and ``job_ids`` cover the whole run, including
-    earlier calls. ``stopped`` is the reason why rows were not sent.
-    ``different_requests`` is the number of rows that are sent for all of them with ``dedupe``, otherwise None.
+    earlier calls. ``cost`` is that of the tokens in USD at list prices, None if no price is known. ``stopped`` is the
+    reason why rows were not sent. ``different_requests`` is the number of rows that are sent for all of them with
+    ``dedupe``, otherwise None.
     """
 
     directory: Path
@@ -106,6 +107,7 @@ class RunReport(_Counted):
     invalid: int
     not_sent: int
     usage: Usage
+    cost: float | None = None
     job_ids: tuple[str, ...]
     started_at: datetime
     finished_at: datetime
@@ -113,7 +115,7 @@ class RunReport(_Counted):
     different_requests: int | None = None
     invalid_answers: int = 0
 
-    __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
+    __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok", "expected_usage", "expected_cost")
 
     @property
     def complete(self) -> bool:
@@ -124,6 +126,28 @@ class RunReport(_Counted):
     def ok(self) -> bool:
         """Whether every row of the input was answered, and no answer is invalid."""
         return self.succeeded == self.rows
+
+    @property
+    def expected_usage(self) -> Usage | None:
+        """Tokens of the whole run, if the rows that are left need as many as those that are done.
+
+        None if no row is left, or none is done.
+        """
+        scale = self._scale
+        if scale is None:
+            return None
+        usage = self.usage
+        return Usage(*(round(scale * n) for n in (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)))
+
+    @property
+    def expected_cost(self) -> float | None:
+        """Cost of these tokens in USD at list prices, None if no price is known."""
+        return None if self.cost is None or self._scale is None else self.cost * self._scale
+
+    @property
+    def _scale(self) -> float | None:
+        done = self.succeeded + self.invalid_answers + self.failed + self.missing
+        return (done + self.not_sent) / done if done and self.not_sent else None
 
     def __str__(self) -> str:
         words = {
@@ -141,6 +165,7 @@ class RunReport(_Counted):
         text += f"; {count_of(jobs, 'job')}"
         if self.usage.total_tokens:
             text += f", {format_count(self.usage.total_tokens)} tokens"
+            text += "" if self.cost is None else f" ({format_usd(self.cost)} at list prices)"
         return f"{text}; stopped: {self.stopped}" if self.stopped else text
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:

@@ -1,0 +1,99 @@
+"""The command ``together-batches estimate``, and the prices that other commands use, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from together_batches._text import format_usd
+from together_batches.cli._command import Common, command, option, requests_argument, service_options
+from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._local_files import requests_in
+from together_batches.cli._loop import connected, in_loop, raised_by_signals
+from together_batches.cli._numbers import zero_or_above
+from together_batches.cli._text import as_json, count_of, print_err, print_lines
+from together_batches.errors import BatchesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeVar
+
+    from together_batches.jsonl import Estimate
+    from together_batches.models import Price
+
+    F = TypeVar("F", bound=Callable[..., object])
+
+DISCOUNT = "batches may cost less than list prices: the service names no discount"
+
+
+def price_options(function: F) -> F:
+    """Add ``--price-in`` and ``--price-out``, which :func:`given_price` reads."""
+    answers = option("--price-out USD", "price of a million tokens of answers", type=zero_or_above)
+    return option("--price-in USD", "price of a million tokens of requests", type=zero_or_above)(answers(function))
+
+
+def given_price(price_in: float | None, price_out: float | None) -> Price | None:
+    """Return the price in the options, if any; raise :class:`CommandError` for one option without the other."""
+    from together_batches.models import Price
+
+    if price_in is None or price_out is None:
+        if price_in is None and price_out is None:
+            return None
+        message = "--price-in and --price-out go together"
+        raise CommandError(message)
+    return Price(price_in, price_out)
+
+
+@command("estimate")
+@requests_argument
+@price_options
+@service_options
+def estimate(common: Common, source: str, price_in: float | None, price_out: float | None) -> Exit:
+    """Estimate the tokens of a file of requests, and their cost at list prices, before
+    anything is sent. The prices come from the service if the key may read them.
+
+    examples:
+      together-batches estimate requests.jsonl
+      together-batches estimate requests.jsonl --price-in 0.05 --price-out 0.20
+    """
+    from together_batches import jsonl
+
+    prices = given_price(price_in, price_out) or list_prices(common)
+    with raised_by_signals():
+        found = jsonl.estimate(requests_in(source), prices=prices)
+    if common.json:
+        print(as_json(found))
+    else:
+        print_lines(_lines(found))
+    if found.invalid:
+        print_err(f"{count_of(found.invalid, 'line')} not counted, because it is no request: see validate")
+    if prices is None:
+        print_err("to have the costs, pass --price-in and --price-out")
+    elif found.unpriced:
+        print_err(f"no price is known of {', '.join(found.unpriced)}: pass --price-in and --price-out")
+    else:
+        common.note(DISCOUNT)
+    return Exit.DONE
+
+
+@in_loop
+async def list_prices(common: Common) -> Mapping[str, Price] | None:
+    """Return the list prices of the service; None, after a line that says why, if they cannot be read."""
+    try:
+        async with connected(common) as batches:
+            return await batches.prices()
+    except (BatchesError, CommandError) as error:
+        print_err(f"the list prices cannot be read: {error}")
+        return None
+
+
+def _lines(found: Estimate) -> Iterator[str]:
+    yield f"{count_of(found.rows, 'row')}, {count_of(found.bytes, 'byte')}"
+    yield f"requests: about {count_of(found.prompt_tokens, 'token')}, one for each 4 bytes"
+    limits = f"at most {count_of(found.max_completion_tokens, 'token')}, the sum of max_tokens"
+    if found.unlimited:
+        limits += f"; {count_of(found.unlimited, 'row')} without it can have more"
+    yield f"answers: {limits}"
+    if found.prompt_cost is not None:
+        yield f"cost of the requests: about {format_usd(found.prompt_cost)}"
+    if found.max_cost is not None:
+        yield f"cost with the answers: at most {format_usd(found.max_cost)}"
