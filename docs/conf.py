@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -39,8 +40,11 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|datetime|enum|os|pathlib|types|typing)\b.*"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
+    (r"py:.*", r"Prompt|Table"),  # the page explains them beside the function that takes them
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession|Path|SSLContext|timedelta"),
+    (r"py:.*", r"(together_batches\.rows\.)?T(_co)?"),
+    (r"py:.*", r"together_batches\._fields\.Plain"),  # any value of the package
 ]
 
 html_theme = "furo"
@@ -56,12 +60,17 @@ EXPLAINED = {
     "Ids": "ids",
     "LoopIterator": "iterators",
     "Order": "requests",
+    "Prices": "types-for-annotations",
+    "Prompt": "requests",
     "Requests": "requests",
     "RowsFile": "single-attempts",
     "RunRequests": "types-for-annotations",
     "Save": "single-attempts",
+    "Schema": "types-for-annotations",
+    "SchemaAdapter": "types-for-annotations",
     "Source": "files",
     "Stream": "iterators",
+    "Table": "requests",
     "Writable": "single-attempts",
 }
 
@@ -85,7 +94,7 @@ def _simplify_signature(
     if what == "exception":
         return (signature and ""), None
     for private in ("_fields.Carried", "_fields.Plain"):
-        signature = signature and signature.replace(f" | ~together_batches.{private}", "")
+        signature = signature and re.sub(rf"( \||:) ~together_batches\.{private}", "", signature)
     return signature, returns and returns.replace("builtins.", "")
 
 

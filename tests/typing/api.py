@@ -440,7 +440,9 @@ def on_event(event: runs.RunEvent) -> None:
 
 
 async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchRequest]) -> None:
-    report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=on_event)
+    report = await client.run(
+        "in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, with_text=True, on_event=on_event
+    )
     prices = await client.prices()
     assert_type(prices, dict[str, Price])
     sampled = await client.run("in.jsonl", "out.jsonl", sample=20, stop_after_cost=5, prices=prices)

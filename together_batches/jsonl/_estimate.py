@@ -72,7 +72,7 @@ def estimate(source: Source, *, prices: Prices | None = None) -> Estimate:
 
     It reads the source once, and sends nothing. The texts are not tokenised, so the tokens of the requests are
     approximate, and an image within a row counts by its bytes; ``run(sample=...)`` measures them. ``prices`` are
-    those of :meth:`AsyncBatches.prices`, or one :class:`Price` for all models.
+    those of :meth:`~together_batches.AsyncBatches.prices`, or one :class:`Price` for all models.
 
     Raises :class:`UsageError` if the file cannot be read, and :class:`ValidationError` if it is in another format.
     """
