@@ -468,7 +468,7 @@ def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> No
 def test_yes_without_a_sample(run: Run, here: Path, requests: str) -> None:
     """--yes belongs to --sample."""
     ran = run("run", requests, "-o", "answers.jsonl", "--yes")
-    assert (ran.code, ran.err) == (2, "together-batches: error: --yes is for --sample: nothing else asks\n")
+    assert (ran.code, ran.err) == (2, "together-batches: error: --yes is for --sample, the only prompt of a run\n")
 
 
 def test_a_budget_needs_a_price(run: Run, swift: Emulator, here: Path, requests: str) -> None:
