@@ -26,7 +26,7 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._estimate import DISCOUNT, given_price, list_prices, price_options
-from together_batches.cli._exits import CommandError, Exit, code_of
+from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
@@ -211,6 +211,8 @@ class _Run:
         is_wanted = False
         try:
             is_wanted = confirmed(f"{left}. Send them?", f"{left}; they are sent only with --yes", yes=yes)
+        except Interrupted:
+            raise KeyboardInterrupt from None  # outside the loop, where it ends with the state of the run
         finally:
             if self._common.json and not is_wanted:
                 print(as_json(report))
