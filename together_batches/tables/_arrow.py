@@ -87,7 +87,7 @@ class Arrow:
             ]
             return self.struct_array(members, fields=self.fields(kind.members), mask=self._nulls(objects))
         if kind == "json":
-            values = [None if value is None else json_codec.encode(value).decode() for value in values]
+            values = [*map(_as_json, values)]
         try:
             return self.scalar_array(values, self.scalars[kind])
         except (TypeError, ValueError, OverflowError):
@@ -256,6 +256,14 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
             rows = size = 0
     if group:
         yield group
+
+
+def _as_json(value: object) -> str | None:
+    """Return a value as JSON; None if JSON cannot hold it, such as a member that is NaN."""
+    try:
+        return None if value is None else json_codec.encode(value).decode()
+    except json_codec.WireError:
+        return None
 
 
 def _fitting(kind: Scalar, value: object) -> object:
