@@ -48,11 +48,15 @@ _NAME_CHARACTERS = 64
 
 @attrs.frozen(eq=False)
 class Adapter(Generic[T_co]):
-    """A schema that was checked: its name, the function that reads answers by it, and its JSON schema as text."""
+    """A schema that was checked: its name, the function that reads answers by it, and its JSON schema as text.
+
+    ``plain_schema`` is the JSON schema of the values as plain data, whose names and types may be others.
+    """
 
     name: str
     validate_json: Callable[[str | bytes], T_co]
     text: bytes
+    plain_schema: Callable[[], dict[str, Any]]
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema, whose root is no reference."""
@@ -191,7 +195,24 @@ def _made(name: str | None, validate: Callable[..., Any], schema: Callable[[], o
     except Exception as error:  # code of a class or of an adapter runs here, and may raise anything
         raise _refused(who, reason_of(error)) from error
     title = document.get("title")
-    return Adapter(_sendable(name or (title if isinstance(title, str) else "")), validate, text)
+    return Adapter(
+        _sendable(name or (title if isinstance(title, str) else "")), validate, text, _plain_schema(schema, document)
+    )
+
+
+def _plain_schema(schema: Callable[..., object], document: dict[str, object]) -> Callable[[], dict[str, Any]]:
+    """Return the function that returns the schema of values as plain data: that of pydantic has aliases of its own."""
+    owner = getattr(schema, "__self__", None)
+    if not hasattr(owner, "core_schema"):
+        return lambda: document
+
+    def plain_schema() -> dict[str, Any]:
+        try:
+            return inlined(cast("dict[str, object]", schema(mode="serialization")))
+        except Exception:  # noqa: BLE001  # what cannot be written can be read
+            return document
+
+    return plain_schema
 
 
 def _refused(who: str, reason: str) -> UsageError:
