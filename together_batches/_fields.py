@@ -119,7 +119,7 @@ class _LoadedByPydantic:
     """The serializer of the values, for fields of which pydantic does not know the type: ``Any``, ``dict``."""
 
     def __get__(self, instance: object, owner: type[Plain]) -> object:
-        # Asked for by tools that inspect classes, too, which must not load pydantic.
+        # Tools that inspect classes read it, too, and must not load pydantic.
         if "pydantic_core" not in sys.modules:
             message = "__pydantic_serializer__"
             raise AttributeError(message)

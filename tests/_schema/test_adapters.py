@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -133,6 +133,7 @@ class _Circle(_Own):
         (None, r"it is a value of type NoneType"),
         ([City], r"it is a value of type list"),
         (_WithOpaque, r"_WithOpaque cannot be sent as a JSON schema: type <class '.*_Opaque'> is not supported"),
+        (Pair[Annotated[int, []]], r"Pair cannot be sent as a JSON schema: unhashable type"),
         (_Unresolved, r"_Unresolved cannot be sent as a JSON schema: NameError: name 'Nowhere' is not defined"),
         (_NoObject(), r"its JSON schema is a list"),
         (_Raising(), r"KeyError: 'colour'"),

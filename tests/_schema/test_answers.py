@@ -9,7 +9,7 @@ import pytest
 from tests._schema.answers import FITTING, City, answer
 from together_batches import BatchInvalid, BatchSuccess
 from together_batches._schema.adapters import adapter_of
-from together_batches._schema.answers import parse_answer
+from together_batches._schema.answers import parser
 
 PRAGUE = City("Prague", 1357326)
 
@@ -28,10 +28,9 @@ PRAGUE = City("Prague", 1357326)
 def test_an_answer_that_fits(text: str) -> None:
     """JSON that fits is the value of the row, also within one Markdown fence; the text stays as it came."""
     row = answer(text)
-    parsed = parse_answer(row, adapter_of(City))
+    parsed = parser(adapter_of(City))(row)
     assert isinstance(parsed, BatchSuccess)
     assert (parsed.parsed, parsed.text, parsed.custom_id, parsed.status_code) == (PRAGUE, text, "row-1", 200)
-    assert (row.parsed, parsed.body) == (None, row.body)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +53,12 @@ def test_an_answer_that_fits(text: str) -> None:
 def test_an_answer_that_does_not_fit(text: str | None, reason: str) -> None:
     """An answer that does not fit is an invalid row, with its text and the reason."""
     row = answer(text)
-    assert parse_answer(row, adapter_of(City)) == BatchInvalid("row-1", text, reason, row)
+    assert parser(adapter_of(City))(row) == BatchInvalid("row-1", text, reason, row)
 
 
 def test_an_answer_that_was_cut_off() -> None:
     """An answer that was cut off is invalid whatever it says: a number may have lost digits."""
-    invalid = parse_answer(answer(FITTING, finish_reason="length"), adapter_of(City))
+    invalid = parser(adapter_of(City))(answer(FITTING, finish_reason="length"))
     assert isinstance(invalid, BatchInvalid)
     assert invalid.error == "the answer was cut off (finish_reason is length): allow more max_tokens"
 
@@ -76,7 +75,7 @@ def test_an_answer_that_was_cut_off() -> None:
 def test_an_unusual_answer(body: dict[str, Any], text: str | None) -> None:
     """Answers of other forms are read as ``text`` reads them."""
     row = BatchSuccess("row-1", body)
-    parsed = parse_answer(row, adapter_of(City))
+    parsed = parser(adapter_of(City))(row)
     assert (parsed.text, isinstance(parsed, BatchSuccess)) == (text, text is not None)
 
 
@@ -90,6 +89,6 @@ class _Broken:
 
 def test_an_error_of_another_kind() -> None:
     """Whatever a validator raises belongs to its row; the reason is one line of bounded length."""
-    invalid = parse_answer(answer(FITTING), _Broken())
+    invalid = parser(_Broken())(answer(FITTING))
     assert isinstance(invalid, BatchInvalid)
     assert invalid.error == f"the answer does not fit the schema: {'x' * 300}…"

@@ -130,17 +130,11 @@ LUA = Need(
 )
 TOGETHER = Need("the official SDK", lambda: find_spec("together") is not None, "pip install together")
 OPENAI = Need("the SDK of OpenAI", lambda: find_spec("openai") is not None, "pip install openai")
+PYDANTIC = Need("pydantic", lambda: find_spec("pydantic") is not None, "pip install pydantic")
 ARRO3 = Need("arro3", lambda: find_spec("arro3") is not None, "pip install arro3-core arro3-io")
 POLARS = Need("polars", lambda: find_spec("polars") is not None, "pip install polars")
 PYARROW = Need("pyarrow", lambda: find_spec("pyarrow") is not None, "pip install pyarrow")
-PYDANTIC = Need("pydantic", lambda: find_spec("pydantic") is not None, "pip install pydantic")
-_PEERS = {
-    "pydantic": PYDANTIC,
-    "together": TOGETHER,
-    "openai": OPENAI,
-    "polars": POLARS,
-    "pyarrow": PYARROW,
-}
+_PEERS = {"pydantic": PYDANTIC, "together": TOGETHER, "openai": OPENAI, "polars": POLARS, "pyarrow": PYARROW}
 
 
 @attrs.frozen

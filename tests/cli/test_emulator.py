@@ -74,11 +74,12 @@ def test_every_kind_and_the_same_again() -> None:
 
 
 class Noted(Emulator):
-    """An emulator that records the faults that it is given."""
+    """An emulator that records the faults and prices that it is given."""
 
-    def __init__(self, *, faults: Iterable[Fault] = (), **options: Any) -> None:
+    def __init__(self, *, faults: Iterable[Fault] = (), prices: Any = None, **options: Any) -> None:
         self.planned = list(faults)
-        super().__init__(faults=self.planned, **options)
+        self.priced = prices
+        super().__init__(faults=self.planned, prices=prices, **options)
 
 
 @pytest.fixture
@@ -148,6 +149,21 @@ def test_faults(run: Run, started: list[Noted]) -> None:
         Fault(lose="answer", chance=0.5),
         Fault(on="retrieve", job_id="a", status=500, acts=True, body="oops"),
     ]
+
+
+def test_prices(run: Run, started: list[Noted]) -> None:
+    """Prices of models, of which the last counts."""
+    ran = run("emulator", "--price", "a/b=0.05,0.20", "--price", "c=1,2", "--price", "c=3,4")
+    assert ran.code == 0
+    assert started[0].priced == {"a/b": (0.05, 0.2), "c": (3.0, 4.0)}
+
+
+@pytest.mark.parametrize("price", ["a", "a=1", "a=1,2,3", "a=1,dear", "a=1,-2"])
+def test_a_price_that_cannot_be(run: Run, started: list[Noted], price: str) -> None:
+    """An invalid price is a usage error, and no emulator is started."""
+    ran = run("emulator", "--price", price)
+    assert (ran.code, ran.out, started) == (2, "", [])
+    assert f"invalid --price {price!r}: it is not MODEL=IN,OUT" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -201,5 +201,5 @@ def test_a_file_that_is_no_schema(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "schema.json").write_text(content)
-    ran = run(*command, "--schema", "schema.json")
+    ran = run(*command.split(), "--schema", "schema.json")
     assert (ran.code, complaint in ran.err) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -457,6 +458,24 @@ def test_a_sample_asks_on_a_terminal(
     assert " at list prices. Send them? [y/N] " in ran.err
 
 
+def test_interrupted_at_the_prompt(
+    run: Run,
+    swift: Emulator,
+    here: Path,
+    requests: str,
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C at the prompt ends the command with the state of the run."""
+    feed(b"", terminal=True)
+    on_terminal("stderr")
+    monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
+    ran = run("run", requests, *SAMPLE, "--quiet")
+    assert (ran.code, swift.count("create")) == (130, 1)
+    assert ran.err.endswith("interrupted: 2 of 5 rows are done; run the same command again to go on\n")
+
+
 def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> None:
     """If no row of the sample was answered, the others are not sent, also with --yes."""
     source = written(here / "bad.jsonl", ["bad", *NAMES])
@@ -468,7 +487,7 @@ def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> No
 def test_yes_without_a_sample(run: Run, here: Path, requests: str) -> None:
     """--yes belongs to --sample."""
     ran = run("run", requests, "-o", "answers.jsonl", "--yes")
-    assert (ran.code, ran.err) == (2, "together-batches: error: --yes is for --sample: nothing else asks\n")
+    assert (ran.code, ran.err) == (2, "together-batches: error: --yes is for --sample, the only prompt of a run\n")
 
 
 def test_a_budget_needs_a_price(run: Run, swift: Emulator, here: Path, requests: str) -> None:

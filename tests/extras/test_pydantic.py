@@ -24,6 +24,7 @@ from together_batches import (
     CancelResult,
     FileObject,
     NotFoundError,
+    Price,
     Response,
     RetryPolicy,
     Timeout,
@@ -68,6 +69,8 @@ VALUES = [
     RetryPolicy(),
     jsonl.validate(b"{}\n"),
     jsonl.Problem("it is blank", 1, 0),
+    jsonl.estimate(b'{"custom_id": "a", "body": {"model": "m"}}\n'),
+    Price(0.05, 0.2),
     rules.Buckets(1, 2),
     runs.Attempt(shard=1, number=1, rows=3, planned_at=NOON, outcomes=b"xyz"),
     runs.Shard(number=1, first_line=1, rows=3, offset=0, size=30, sha256="ff", skipped=b"x"),
@@ -193,6 +196,7 @@ def test_a_status_is_an_open_string() -> None:
     assert adapter.validate_python("canceled") is BatchJobStatus.CANCELLED
     assert isinstance(adapter.validate_json('"PAUSED"'), BatchJobStatus)
     assert adapter.dump_json(BatchJobStatus.EXPIRED) == b'"EXPIRED"'
+    assert pydantic.TypeAdapter(list[Any]).dump_json([BatchJobStatus("PAUSED")]) == b'["PAUSED"]'
     schema = adapter.json_schema()
     assert schema == {"type": "string", "examples": [str(status) for status in BatchJobStatus]}
     assert pydantic.TypeAdapter(BatchJob).json_schema()["properties"]["status"] == {**schema, "title": "Status"}

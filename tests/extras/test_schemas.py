@@ -9,7 +9,7 @@ import pytest
 
 from together_batches import BatchInvalid, BatchSuccess, UsageError
 from together_batches._schema.adapters import adapter_of
-from together_batches._schema.answers import parse_answer
+from together_batches._schema.answers import parser
 from together_batches._schema.json_schemas import is_same
 from together_batches._schema.response_format import response_format
 
@@ -57,7 +57,7 @@ SCHEMA = {
 def test_an_answer_that_fits(schema: Any, value: object, name: str) -> None:
     """Pydantic reads its models, dataclasses and adapters; a JSON schema gives the JSON as it is."""
     adapter = adapter_of(schema)
-    row = parse_answer(BatchSuccess("a", {"text": f"```json\n{FITTING}\n```"}), adapter)
+    row = parser(adapter)(BatchSuccess("a", {"text": f"```json\n{FITTING}\n```"}))
     assert isinstance(row, BatchSuccess)
     assert row.parsed == value
     assert response_format(adapter)["json_schema"]["name"] == name
@@ -74,7 +74,7 @@ def test_an_answer_that_fits(schema: Any, value: object, name: str) -> None:
 )
 def test_an_answer_that_does_not_fit(schema: Any, text: str, reason: str) -> None:
     """The reason names each field that does not fit, in one line, without the input and addresses."""
-    row = parse_answer(BatchSuccess("a", {"text": text}), adapter_of(schema))
+    row = parser(adapter_of(schema))(BatchSuccess("a", {"text": text}))
     assert isinstance(row, BatchInvalid)
     assert row.text == text
     with pytest.raises(AssertionError, match=f"the answer does not fit the schema: {reason}"):

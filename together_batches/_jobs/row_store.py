@@ -75,7 +75,7 @@ class RowStore:
     """
 
     def __init__(
-        self, expected: Mapping[str, int] | None, *, in_input_order: bool, parse: Parse | None = None
+        self, expected: Mapping[str, int] | None, *, in_input_order: bool, parse: Parse[Any] | None = None
     ) -> None:
         self._parse = parse
         self._parse_at_once = None if in_input_order else parse

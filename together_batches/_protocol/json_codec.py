@@ -87,14 +87,32 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 def plain_of(value: object) -> object:
     """Return a value that was read by a schema as plain data, with the names of its JSON."""
+    if type(value) in _PLAIN:
+        return value
     serializer: Any = getattr(value, "__pydantic_serializer__", None)
     if serializer is not None:
         return cast("object", serializer.to_python(value, mode="json", by_alias=True))
-    return cast("object", msgspec.to_builtins(value, str_keys=True, enc_hook=_of_other_type))
+    if isinstance(value, Mapping):
+        members = cast("Mapping[object, object]", value)
+        return msgspec.to_builtins({key: plain_of(each) for key, each in members.items()}, str_keys=True)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_of(item) for item in cast("list[object]", value)]
+    # Field by field, because msgspec leaves out those of a dataclass that have the default of their class.
+    kind: Any = type(value)
+    names = _fields_of(kind)
+    if names is not None:
+        return {name: plain_of(getattr(value, name)) for name in names}
+    if isinstance(value, msgspec.Struct) and not kind.__struct_config__.array_like:
+        config, pairs = (
+            kind.__struct_config__,
+            zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True),
+        )
+        tag = {} if config.tag_field is None else {config.tag_field: config.tag}
+        return tag | {name: plain_of(getattr(value, field)) for name, field in pairs}
+    return cast("object", msgspec.to_builtins(value, str_keys=True, enc_hook=str))
 
 
-def _of_other_type(value: object) -> object:
-    return plain_of(value) if hasattr(value, "__pydantic_serializer__") else str(value)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _no_json(body: bytes, error: Exception) -> WireError:

@@ -48,11 +48,15 @@ _NAME_CHARACTERS = 64
 
 @attrs.frozen(eq=False)
 class Adapter(Generic[T_co]):
-    """A schema that was checked: its name, the function that reads answers by it, and its JSON schema as text."""
+    """A schema that was checked: its name, the function that reads answers by it, and its JSON schema as text.
+
+    ``plain_schema`` is the JSON schema of the values as plain data, whose names and types may be others.
+    """
 
     name: str
     validate_json: Callable[[str | bytes], T_co]
     text: bytes
+    plain_schema: Callable[[], dict[str, Any]]
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema, whose root is no reference."""
@@ -80,12 +84,20 @@ def adapter_of(schema: Schema) -> Adapter[Any]:
         except json_codec.WireError as error:
             raise _refused("the schema", f"it cannot be written as JSON: {error.problem}") from error
     if isinstance(given, type) or get_origin(given) is not None:
-        return _of_type(given)
+        return _once(_of_type, given)
     if not all(callable(getattr(given, name, None)) for name in ("validate_json", "json_schema")):
         hint = ": pass its class" if _has_fields(type(given)) or _is_of_pydantic(type(given)) else ""
         message = f"{_KINDS}; it is a value of type {type(given).__name__}{hint}"
         raise UsageError(message)
-    make: Any = _of_adapter if getattr(given, "__hash__", None) is not None else _of_adapter.__wrapped__
+    return _once(_of_adapter, given)
+
+
+def _once(make: Any, given: object) -> Adapter[Any]:
+    """Return what ``make`` makes of a schema, once for each that can be recognised."""
+    try:
+        hash(given)
+    except TypeError:
+        make = make.__wrapped__
     return cast("Adapter[Any]", make(given))
 
 
@@ -183,7 +195,24 @@ def _made(name: str | None, validate: Callable[..., Any], schema: Callable[[], o
     except Exception as error:  # code of a class or of an adapter runs here, and may raise anything
         raise _refused(who, reason_of(error)) from error
     title = document.get("title")
-    return Adapter(_sendable(name or (title if isinstance(title, str) else "")), validate, text)
+    return Adapter(
+        _sendable(name or (title if isinstance(title, str) else "")), validate, text, _plain_schema(schema, document)
+    )
+
+
+def _plain_schema(schema: Callable[..., object], document: dict[str, object]) -> Callable[[], dict[str, Any]]:
+    """Return the function that returns the schema of plain data: that of pydantic has aliases of its own."""
+    owner = getattr(schema, "__self__", None)
+    if not hasattr(owner, "core_schema"):
+        return lambda: document
+
+    def plain_schema() -> dict[str, Any]:
+        try:
+            return inlined(cast("dict[str, object]", schema(mode="serialization")))
+        except Exception:  # noqa: BLE001  # what cannot be written can be read
+            return document
+
+    return plain_schema
 
 
 def _refused(who: str, reason: str) -> UsageError:

@@ -6,21 +6,19 @@ import re
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
-
 from together_batches._protocol.carried_body import read_chat_answer
 from together_batches._protocol.json_codec import WireError, read
 from together_batches._schema.reasons import reason_of
 from together_batches.rows import BatchInvalid, BatchSuccess
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from together_batches._schema.adapters import SchemaAdapter
 
-    Parse = Callable[[BatchSuccess[Any]], BatchSuccess[Any] | BatchInvalid]
-
-T = TypeVar("T")
+    Parse = Callable[[BatchSuccess[Any]], BatchSuccess[T] | BatchInvalid]
 
 _LANGUAGE = re.compile(r"[A-Za-z0-9_+-]*\s*")
 _FENCES = ("```", "~~~")
@@ -30,15 +28,10 @@ class UnfitError(Exception):
     """A text does not fit the schema, and why; it never leaves the package."""
 
 
-def parse_answer(row: BatchSuccess[Any], adapter: SchemaAdapter[T]) -> BatchSuccess[T] | BatchInvalid:
-    """Return a row with its text as a value in ``parsed``, or as invalid if that does not fit; never raise."""
-    return parser(adapter)(attrs.evolve(row))
+def parser(adapter: SchemaAdapter[T]) -> Parse[T]:
+    """Return the function that reads answers by a schema: as a value in ``parsed``, or as invalid; it never raises.
 
-
-def parser(adapter: SchemaAdapter[T]) -> Callable[[BatchSuccess[Any]], BatchSuccess[T] | BatchInvalid]:
-    """Return the function that reads answers by a schema, like :func:`parse_answer`.
-
-    It sets ``parsed`` of the row that it gets, which nobody else has yet: a second row would take as much time as
+    It sets ``parsed`` of the row that it gets, which nothing else uses yet: another row would take as much time as
     everything else.
     """
     validate = adapter.validate_json
@@ -62,7 +55,6 @@ _set_parsed: Callable[[object, object], None] = BatchSuccess.__dict__["parsed"].
 
 
 def _parse_slowly(row: BatchSuccess[Any], adapter: SchemaAdapter[T]) -> BatchSuccess[T] | BatchInvalid:
-    """Return a row as :func:`parser` does, whatever its form."""
     text = row.text
     try:
         _set_parsed(row, parse_text(text, row.finish_reason, adapter))

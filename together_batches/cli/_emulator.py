@@ -10,11 +10,13 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from together_batches.cli._cancel import print_table
 from together_batches.cli._command import command, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop, last_words
-from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_more
+from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_above, zero_or_more
 from together_batches.cli._progress import bar
 from together_batches.cli._text import (
     PROGRAM,
@@ -164,6 +166,12 @@ _IN_A_FAULT: dict[str, Callable[[str], object]] = {
 @option("--burst N", "with --rate-limit: so many at once after a pause (R)", type=at_least_one)
 @option("--speed X", "its jobs run X times as fast (1)", type=above_zero, default=1.0)
 @option("--fault F", "what goes wrong, such as cancel,status=503,times=3; may be repeated", "faults", multiple=True)
+@option(
+    "--price P",
+    "the list price of a model, such as openai/gpt-oss-20b=0.05,0.20 in USD per million tokens; may be repeated",
+    "prices",
+    multiple=True,
+)
 @option("--log", "write a line for each request to stderr")
 def emulator(
     listen_port: int,
@@ -173,6 +181,7 @@ def emulator(
     burst: int | None,
     speed: float,
     faults: tuple[str, ...],
+    prices: tuple[str, ...],
     log: bool,
 ) -> Exit:
     """Run a stand-in for the service on this machine until Ctrl-C. It prints the two
@@ -200,6 +209,7 @@ def emulator(
         rate_limit=limit,
         clock=lambda: began + (time.time() - began) * speed,
         faults=[_fault(text) for text in faults],
+        prices=dict(_price(text) for text in prices),
         on_request=_log if log else None,
     )
     try:
@@ -240,6 +250,17 @@ def _fault(text: str) -> Fault:
     except ValueError as error:
         message = f"invalid --fault {text!r}: {error}"
         raise CommandError(message) from error
+
+
+def _price(text: str) -> tuple[str, tuple[float, float]]:
+    """Parse a price of the form ``MODEL=IN,OUT``."""
+    model, _, price = text.partition("=")
+    try:
+        price_in, price_out = map(zero_or_above, price.split(","))
+    except (ValueError, click.BadParameter) as error:
+        message = f"invalid --price {text!r}: it is not MODEL=IN,OUT, with two numbers, zero or above"
+        raise CommandError(message) from error
+    return model, (price_in, price_out)
 
 
 def _log(request: RecordedRequest) -> None:

@@ -26,7 +26,7 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._estimate import DISCOUNT, given_price, list_prices, price_options
-from together_batches.cli._exits import CommandError, Exit, code_of
+from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
@@ -76,8 +76,8 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--stop-after-tokens N", "create no more jobs after so many tokens", type=at_least_one)
 @option("--stop-after-cost USD", "create no more jobs after tokens of this cost, at list prices", type=zero_or_above)
 @price_options
-@option("--sample N", "send the first N rows, and ask before the others are sent", type=at_least_one)
-@option("--yes", "with --sample: send the others without asking")
+@option("--sample N", "send the first N rows, and prompt before the others are sent", type=at_least_one)
+@option("--yes", "with --sample: send the others without a prompt")
 @option("--skip-invalid", "skip invalid lines, and save them; otherwise nothing is sent")
 @option("--overwrite", "replace the file of the answers if it exists")
 @option("--text", 'add the text of each answer to its line, as "text"', "with_text")
@@ -140,7 +140,7 @@ def run(
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
     if yes and sample is None:
-        message = "--yes is for --sample: nothing else asks"
+        message = "--yes is for --sample, the only prompt of a run"
         raise CommandError(message)
     options["schema"] = schema_in(options["schema"])
     try:
@@ -197,7 +197,7 @@ class _Run:
         return report is not None and report.stopped == AFTER_THE_SAMPLE and report.succeeded > 0
 
     def goes_on(self, *, yes: bool) -> bool:
-        """Return whether to send the other rows; ask, with what all rows are expected to need, unless ``yes``."""
+        """Return whether to send the other rows; prompt, with what all rows are expected to need, unless ``yes``."""
         report = self._report
         assert report is not None  # noqa: S101  # it is at the sample
         left = f"{count_of(report.not_sent, 'row')} left"
@@ -211,6 +211,8 @@ class _Run:
         is_wanted = False
         try:
             is_wanted = confirmed(f"{left}. Send them?", f"{left}; they are sent only with --yes", yes=yes)
+        except Interrupted:
+            raise KeyboardInterrupt from None  # outside the loop, where it ends with the state of the run
         finally:
             if self._common.json and not is_wanted:
                 print(as_json(report))

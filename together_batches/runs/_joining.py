@@ -147,7 +147,7 @@ def arrange(
     )
 
 
-def _read(answer: BatchSuccess, parse: Parse, index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
+def _read(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
     """Return an answer as read by a schema; if it does not fit, another answer of its row that does."""
     result = parse(answer)
     if isinstance(result, BatchInvalid):

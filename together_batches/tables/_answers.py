@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from together_batches._protocol.json_codec import plain_of
 from together_batches._schema.adapters import adapter_of
 from together_batches._schema.answers import UnfitError, parse_text
+from together_batches._schema.reasons import reason_of
 from together_batches.tables._columns import RESULT_COLUMNS, Column, Record, kind_of, unique
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Answers:
 
     def __init__(self, schema: Schema) -> None:
         self._adapter = adapter_of(cast("type[Any]", schema))
-        kind = kind_of(self._adapter.json_schema())
+        kind = kind_of(self._adapter.plain_schema())
         members = kind.members if isinstance(kind, Record) else ()
         self._names = [member.name for member in members]
         taken = [column.name for column in RESULT_COLUMNS]
@@ -45,9 +46,12 @@ class Answers:
                     value = row.parsed
                     if value is None:
                         value = parse_text(row.text, row.finish_reason, self._adapter)
-                    value = plain_of(value)
                 except UnfitError as error:
                     row = row._replace(result="invalid", error=str(error))
+                try:
+                    value = plain_of(value)
+                except Exception as error:  # noqa: BLE001  # code of a class may run here, and other rows have values
+                    value, row = None, row._replace(error=f"the value cannot be written: {reason_of(error)}")
             read.append(row)
             values.append(value)
         if not self._names:

@@ -87,7 +87,7 @@ class Arrow:
             ]
             return self.struct_array(members, fields=self.fields(kind.members), mask=self._nulls(objects))
         if kind == "json":
-            values = [None if value is None else json_codec.encode(value).decode() for value in values]
+            values = [_as_json(value) for value in values]
         try:
             return self.scalar_array(values, self.scalars[kind])
         except (TypeError, ValueError, OverflowError):
@@ -158,6 +158,11 @@ def _module(name: str) -> Any:
 def _arro3() -> Arrow:
     core, io = _module("arro3.core"), _module("arro3.io")
     types = core.DataType
+    try:
+        core.RecordBatchReader.from_batches(core.Schema([]), iter(()))
+    except TypeError as error:
+        message = "before 0.9, arro3 holds all batches in memory"
+        raise ImportError(message) from error
 
     def write_parquet(schema: Any, batches: Iterator[Any], file: BinaryIO) -> None:
         # The size of a row group is a number of rows, and the writer holds the group: the first rows decide.
@@ -256,6 +261,13 @@ def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
             rows = size = 0
     if group:
         yield group
+
+
+def _as_json(value: object) -> str | None:
+    try:
+        return None if value is None else json_codec.encode(value).decode()
+    except json_codec.WireError:  # a default of a class may be a NaN
+        return None
 
 
 def _fitting(kind: Scalar, value: object) -> object:
