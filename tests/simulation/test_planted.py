@@ -262,7 +262,7 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
     "late answers": (partial(_seeds, first=14), ((_evidence.Evidence, "is_as_collected", _always),)),
     "errors of answered rows": (_seeds, ((_attempt_files, "arrange", _errors_first),)),
     "wrong sizes": (partial(_seeds, first=3), ((_collecting.Collecting, "_collect_leniently", _give_up_by_size),)),
-    "failed for a moment": (_seeds, ((_evidence, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
+    "failed for a moment": (_seeds, ((rules, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
     "odd creates": (_seeds, (_SEARCH,)),
     "foreign jobs": (_with_lost_answers, ((WantedJob, "matches", lambda *_, **__: True),)),
     "another run": (_with_shared_files, ()),
