@@ -61,13 +61,13 @@ async def test_equal_requests_are_sent_once(run: Runner, emulator: Emulator) -> 
     """Each row has the answer, in the order of the input, and is counted; the report says how many were sent."""
     for question in _FIRST:
         _plan(run, question, _answer(f"to {question}"))
-    report = await run(source=_requests(), dedupe=True)
+    report = await run(source=_requests(), dedupe=True, with_text=True)
     assert _sent(emulator) == list(_FIRST.values())
     assert (report.succeeded, report.rows, report.different_requests) == (10, 10, 5)
     assert str(report) == "10 answered; 5 different requests; 2 jobs, 15 tokens"
     assert [line["custom_id"] for line in run.lines] == [f"row-{number}" for number in range(10)]
     texts = [line["body"]["choices"][0]["message"]["content"] for line in run.lines]
-    assert texts == [f"to {question}" for question in _QUESTIONS]
+    assert texts == [line["text"] for line in run.lines] == [f"to {question}" for question in _QUESTIONS]
     assert {event.rows for event in run.events} == {10}
     assert run.events[0].message == "10 rows of input.jsonl (5 different) in 2 shards"
 
