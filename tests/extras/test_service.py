@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emulator]:
 async def serving(app: Any, **options: Any) -> AsyncIterator[tuple[Any, Any]]:
     """Run the application on a port; yield its server and a client of it."""
     server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="critical", **options))
+    server.capture_signals = nullcontext  # it would put the handlers of an earlier loop back
     with socket.create_server(
         ("127.0.0.1", 0)
     ) as listening:  # a call waits in its queue until the server has started
