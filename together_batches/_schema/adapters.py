@@ -193,7 +193,7 @@ def _made(name: str | None, validate: Callable[..., Any], schema: Callable[[], o
 
 
 def _plain_schema(schema: Callable[..., object], document: dict[str, object]) -> Callable[[], dict[str, Any]]:
-    """Return the function that returns the schema of values as plain data: that of pydantic has aliases of its own."""
+    """Return the function that returns the schema of plain values: pydantic may write other names than it reads."""
     owner = getattr(schema, "__self__", None)
     if not hasattr(owner, "core_schema"):
         return lambda: document

@@ -50,7 +50,7 @@ class Answers:
                     row = row._replace(result="invalid", error=str(error))
                 try:
                     value = plain_of(value)
-                except Exception as error:  # code of a class may run here, and other rows have values
+                except Exception as error:  # noqa: BLE001  # code of a class may run here, and other rows have values
                     value, row = None, row._replace(error=f"the value cannot be written: {reason_of(error)}")
             read.append(row)
             values.append(value)
