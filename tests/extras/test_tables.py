@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from decimal import Decimal  # noqa: TC003  # read by the schema
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,6 +128,23 @@ def test_answers_of_a_model(tmp_path: Path) -> None:
     good, bad = rows_in(tables.read(path, schema=Label))
     assert (good["value"], good["score"]) == ("good", 0.5)
     assert (bad["result"], bad["error"], bad["value"]) == ("invalid", "the answer is not JSON", None)
+
+
+def test_names_and_types_of_a_model(tmp_path: Path) -> None:
+    """Columns are named as the model writes its members, and have the types that it writes."""
+
+    class Label(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+        value: str = pydantic.Field(serialization_alias="label")
+        score: Decimal = pydantic.Field(validation_alias="points")
+        loose: dict[str, float]
+
+    answer = {"value": "good", "points": 1.5, "loose": {"x": float("nan")}}
+    path = written(tmp_path / "answers.jsonl", [answered("a", answer), answered("b", {**answer, "loose": {"x": 1}})])
+    first, second = rows_in(tables.read(path, schema=Label))
+    assert [row["label"] for row in (first, second)] == ["good", "good"]
+    assert [row["score"] for row in (first, second)] == ["1.5", "1.5"]
+    # JSON cannot hold NaN, and a value that a column cannot hold is null.
+    assert (first["loose"], second["loose"]) == (None, '{"x":1.0}')
 
 
 def test_answers_that_are_no_objects(tmp_path: Path) -> None:

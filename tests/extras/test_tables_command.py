@@ -105,6 +105,18 @@ def test_a_run_of_a_table_keeps_its_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_that_cannot_be_made(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns that a table cannot have, and a directory in its place, are found before anything is sent."""
+    (tmp_path / "cities.csv").write_text("id,city,note,note\na,Prague,,\n")
+    run = ["run", "cities.csv", "--prompt", "Where is {city}?", "--model", "m", "-o", "cities.parquet"]
+    assert main(run) == 2
+    assert "cities.csv has two columns 'note'" in capsys.readouterr().err
+    (tmp_path / "answers.parquet").mkdir()
+    assert main([*RUN, "--overwrite"]) == 2
+    assert "cannot write answers.parquet: it is a directory" in capsys.readouterr().err
+    assert service.jobs == []
+
+
 @pytest.mark.parametrize("others", [b"mine", None])
 def test_another_file_is_left_alone(
     service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str], others: bytes | None

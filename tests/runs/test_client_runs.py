@@ -153,6 +153,22 @@ async def test_rows_with_invalid_answers_are_sent_again(run: Runner, emulator: E
     assert [line["custom_id"] for line in run.lines] == IDS
 
 
+@pytest.mark.parametrize("options", [{"schema": City, "retry_invalid": True}, {"schema": City, "max_attempts": 2}])
+async def test_a_finished_run_whose_results_are_gone(
+    run: Runner, emulator: Emulator, options: dict[str, Any]
+) -> None:
+    """Rows of a finished run are sent again only if the earlier results, which its output needs, can be read."""
+    _fates(run, row_1=[BAD], row_4=[Failure("busy")])
+    await run(schema=City, max_attempts=1)
+    before = run.output.read_bytes()
+    for job in list(emulator.jobs):
+        emulator.delete_file(str(job["output_file_id"]))
+    with pytest.raises(RunError, match="the output cannot be made again without them"):
+        await run(**options, retry_delays=0, patience=0)
+    assert len(emulator.jobs) == 4
+    assert run.output.read_bytes() == before
+
+
 async def test_a_run_with_another_schema(run: Runner) -> None:
     """A run goes on with the schema that it was begun with, and refuses another, none, and one that it had not."""
     _fates(run)

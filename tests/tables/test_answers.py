@@ -21,6 +21,7 @@ class Verdict:
     error: str | None = None
     tags: list[str] = field(default_factory=list)
     day: date | None = None
+    level: int = 3
 
 
 def test_members_are_columns() -> None:
@@ -30,6 +31,7 @@ def test_members_are_columns() -> None:
         Column("answer_error", "text"),
         Column("tags", ListOf("text")),
         Column("day", "text"),
+        Column("level", "integer"),
     ]
 
 
@@ -42,7 +44,13 @@ def test_answers_are_values_of_the_columns() -> None:
     ]
     read, values = Answers(Verdict).read(rows)
     assert read == rows
-    assert values == [["good", None, "bad"], [None, None, "rude"], [["x"], None, []], ["2026-11-28", None, None]]
+    assert values == [
+        ["good", None, "bad"],
+        [None, None, "rude"],
+        [["x"], None, []],
+        ["2026-11-28", None, None],
+        [3, None, 3],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,19 +69,42 @@ def test_an_answer_that_does_not_fit_is_invalid(row: ResultRow, error: str) -> N
     assert read.error is not None
     assert read.error.startswith(error)
     assert read.text == row.text
-    assert values == [[None]] * 4
+    assert values == [[None]] * 5
 
 
 def test_a_value_that_was_read_before() -> None:
     """The value of a row that was read by a schema before is taken as it is."""
     row = ResultRow("a", "success", "another text", parsed=Verdict("good"))
-    assert Answers(Verdict).read([row]) == ([row], [["good"], [None], [[]], [None]])
+    assert Answers(Verdict).read([row]) == ([row], [["good"], [None], [[]], [None], [3]])
 
 
 def test_a_row_that_is_invalid_already() -> None:
     """A row that a run or ``results`` found invalid stays so, with its reason."""
     row = ResultRow("a", "invalid", '{"label": "good"}', error="of another schema")
-    assert Answers(Verdict).read([row]) == ([row], [[None]] * 4)
+    assert Answers(Verdict).read([row]) == ([row], [[None]] * 5)
+
+
+class Odd:
+    """A schema of its own, whose values cannot be written."""
+
+    def validate_json(self, data: str | bytes, /) -> object:
+        """Return a list that contains itself."""
+        value: list[object] = []
+        value.append(value)
+        return value
+
+    def json_schema(self) -> dict[str, object]:
+        """Return the schema of anything."""
+        return {}
+
+
+def test_a_value_that_cannot_be_written() -> None:
+    """Its row has the reason, and remains a success; other rows have their values."""
+    (row,), values = Answers(Odd()).read([ResultRow("a", "success", "[]")])
+    assert row.result == "success"
+    assert row.error is not None
+    assert row.error.startswith("the value cannot be written: ")
+    assert values == [[None]]
 
 
 def test_what_is_no_schema() -> None:

@@ -84,20 +84,12 @@ def adapter_of(schema: Schema) -> Adapter[Any]:
         except json_codec.WireError as error:
             raise _refused("the schema", f"it cannot be written as JSON: {error.problem}") from error
     if isinstance(given, type) or get_origin(given) is not None:
-        return _once(_of_type, given)
+        return _of_type(given)
     if not all(callable(getattr(given, name, None)) for name in ("validate_json", "json_schema")):
         hint = ": pass its class" if _has_fields(type(given)) or _is_of_pydantic(type(given)) else ""
         message = f"{_KINDS}; it is a value of type {type(given).__name__}{hint}"
         raise UsageError(message)
-    return _once(_of_adapter, given)
-
-
-def _once(make: Any, given: object) -> Adapter[Any]:
-    """Return what ``make`` makes of a schema, once for each that can be recognised."""
-    try:
-        hash(given)
-    except TypeError:
-        make = make.__wrapped__
+    make: Any = _of_adapter if getattr(given, "__hash__", None) is not None else _of_adapter.__wrapped__
     return cast("Adapter[Any]", make(given))
 
 
@@ -201,7 +193,7 @@ def _made(name: str | None, validate: Callable[..., Any], schema: Callable[[], o
 
 
 def _plain_schema(schema: Callable[..., object], document: dict[str, object]) -> Callable[[], dict[str, Any]]:
-    """Return the function that returns the schema of plain data: that of pydantic has aliases of its own."""
+    """Return the function that returns the schema of plain values: pydantic may write other names than it reads."""
     owner = getattr(schema, "__self__", None)
     if not hasattr(owner, "core_schema"):
         return lambda: document

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from together_batches._local.replace import objection
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from together_batches._protocol.result_rows import ResultRow
     from together_batches._schema.adapters import Schema
     from together_batches.jsonl import TableRequests
 
@@ -34,11 +36,15 @@ class RunTable:
         self._directory = directory
         self._overwrite = overwrite
 
-    def check(self) -> None:
-        """Raise :class:`UsageError` if there is another file in its place, or no library to write it."""
-        from together_batches.tables import _arrow
+    def check(self, requests: TableRequests | None, schema: Schema | None) -> None:
+        """Raise :class:`UsageError`, before anything is paid for, if the file cannot be written or has no columns."""
+        from together_batches.tables import AnswerTable
 
-        _arrow.library()
+        AnswerTable(str(self.lines), list[list["ResultRow"]]().__iter__, schema=schema, requests=requests)
+        against = objection(self.path)
+        if against is not None:
+            message = f"cannot write {self.path}: {against}"
+            raise UsageError(message)
         if self.path.exists() and not self._overwrite and self._run_of_file() != self._run_id():
             message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
             raise UsageError(message)
@@ -49,7 +55,7 @@ class RunTable:
         from together_batches.runs._threads import in_thread
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
-            self.check()  # again, because a file may have appeared meanwhile
+            self.check(requests, schema)  # again, because a file may have appeared meanwhile
             table = tables.read(self.lines, schema=schema, requests=requests)
             mark = {_MARK: self._run_id()}
             table.write_parquet(self.path, overwrite=True, metadata=mark, on_progress=lambda _: raise_if_cancelled())

@@ -226,14 +226,14 @@ class _Run:
         common = self._common
         shown = common.shows_progress and can_redraw(sys.stderr)
         try:
+            requests = source if isinstance(source, jsonl.TableRequests) else None
             if self._table is not None:
-                self._table.check()
+                self._table.check(requests, options["schema"])
             # The bar first, so that log lines appear above it.
             with rows_bar(shown=shown) as show:
                 async with connected(common) as batches:
                     report = await self._run(batches, source, show if shown else None, options)
             if self._table is not None and report.output is not None:
-                requests = source if isinstance(source, jsonl.TableRequests) else None
                 await self._table.write(requests, options["schema"])
         except ValidationError as error:
             print_error(_as_options(str(error)))

@@ -85,6 +85,8 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         _report_beginning(call)
         engine = Engine(call)
         if engine.has_work and store.run.finished_at is not None:
+            # The pieces were removed when it finished. Without them there is no output, so nothing more is paid for.
+            await engine.restore()
             await store.save_run(finished_at=None)
         try:
             await engine.run()
