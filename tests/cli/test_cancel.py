@@ -398,14 +398,15 @@ def test_asking(
 
 
 def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """Many jobs on a terminal get a bar, every failure in full, a table, and the summary."""
+    """Many jobs on a terminal get a bar, a table with every failure in full, one of the results, and the summary."""
     unknown = "unknown-" + "x" * 200
     ids = [*seed(emulator, 30), unknown]
     on_terminal("stdout", "stderr")
     ran = run("cancel", *ids)
     assert ran.code == 5
-    assert ran.lines[0].startswith(f"{unknown}\tnot_found\t")
-    assert "RESULT" in ran.lines[2]
+    assert ran.lines[:4] == ["ID", "  RESULT            STATUS", unknown, "  not_found         -"]
+    assert ran.lines[4].startswith("  the service answered 404")
+    assert "RESULT" in ran.lines[ran.lines.index("") + 1]
     assert not any(job_id in ran.out for job_id in ids[:30])
     assert "31 of 31" in ran.err
     assert "30 canceling, 1 not found" in ran.err

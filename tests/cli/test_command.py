@@ -31,7 +31,7 @@ def test_values() -> None:
     """Options are converted to values."""
     options = ["--older-than", "1h30m", "--status", "A", "--status", "B", "--timeout", "0.5"]
     params = cancel.make_context("cancel", options).params
-    assert timedelta(minutes=90) == params["created_before"]
+    assert (timedelta(minutes=90),) == params["created_before"]
     assert params["status"] == ("A", "B")
     assert params["timeout"] == 0.5
 
@@ -106,7 +106,7 @@ def test_did_you_mean(run: Run, argv: list[str], expected: str) -> None:
         (["run", "a", "-o", "b", "--force"], "--force is now --overwrite;"),
         (["run", "a", "-o", "b", "--max-rows", "3"], "--max-rows is now --max-rows-per-job;"),
         (["cancel", "a", "--deadline", "3"], "--deadline is now --timeout;"),
-        (["list", "--force"], "there is no option --force;"),
+        (["list", "--force"], "there is no option --force "),
     ],
 )
 def test_old_names(run: Run, argv: list[str], expected: str) -> None:

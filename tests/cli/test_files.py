@@ -76,8 +76,8 @@ def test_list(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
     assert columns[2].endswith("Z")
     on_terminal("stdout")
     header, row = run("files", "list").lines
-    assert header.split() == ["ID", "BYTES", "CREATED", "PURPOSE", "NAME"]
-    assert row.startswith(f"{file_id}  1 234  ")
+    assert header.split() == ["ID", "BYTES", "AGE", "PURPOSE", "NAME"]
+    assert row.split() == [file_id, "1", "234", "0s", "eval", "a\\t\\x1b.jsonl"]
 
 
 def test_list_json(run: Run, emulator: Emulator) -> None:
@@ -164,3 +164,21 @@ def test_delete(run: Run, emulator: Emulator) -> None:
     assert "error: none: the service answered 404" in ran.err
     assert json.loads(run("files", "delete", second, "--json").out) == {"id": second, "deleted": True}
     assert emulator.files == []
+
+
+def test_ids_from_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:
+    """`files get -` and `files delete -` read ids from standard input, one a line, or the output of a list."""
+    ids = {emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")}
+    feed(run("files", "list", "--json").out.encode())
+    assert {json.loads(line)["id"] for line in run("files", "get", "-", "--json").lines} == ids
+    feed(run("files", "list", "--header").out.encode())
+    assert set(run("files", "delete", "-").lines) == ids
+    assert not emulator.files
+
+
+def test_list_by_size(run: Run, emulator: Emulator) -> None:
+    """A list of files has columns, an order and a limit, as that of jobs."""
+    small, large = emulator.add_file(bytes(9)), emulator.add_file(bytes(10))
+    argv = ("files", "list", "--columns", "id,bytes,age", "--header")
+    assert run(*argv, "--sort", "bytes").lines == ["id\tbytes\tage", f"{small}\t9\t0s", f"{large}\t10\t0s"]
+    assert run(*argv, "--sort", "-bytes", "--limit", "1").lines[1:] == [f"{large}\t10\t0s"]

@@ -18,7 +18,7 @@ from together_batches.cli._text import (
     is_terminal,
     print_err,
     print_error,
-    table,
+    terminal,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +49,20 @@ def test_times() -> None:
     assert format_time(None) == "-"
 
 
-def test_table_aligns_and_cuts_nothing() -> None:
-    """Columns are as wide as their widest cell."""
-    rows = [("a" * 200, "1"), ("b", "2")]
-    lines = list(table(("ID", "N"), rows))
-    assert lines == ["ID" + " " * 198 + "  N", "a" * 200 + "  1", "b" + " " * 199 + "  2"]
+@pytest.mark.parametrize(("columns", "width"), [("132", 132), ("0", 80), ("wide", 80), ("", 80)])
+def test_width_of_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, width: int
+) -> None:
+    """COLUMNS overrides the width of a terminal; one of unknown width has 80."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert terminal(sys.stdout) == (width, "…")
+
+
+def test_without_a_terminal_everything_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipe or a file nothing is cut, whatever COLUMNS says; an encoding without an ellipsis gets three dots."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert terminal(io.TextIOWrapper(io.BytesIO(), "ascii")) == (10_000, "...")
 
 
 def test_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:

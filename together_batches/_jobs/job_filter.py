@@ -25,9 +25,16 @@ _KNOWN = frozenset(BatchJobStatus)
 
 
 class JobList(list[BatchJob]):
-    """Jobs, as :meth:`AsyncBatches.list` returns them: a list that notebooks show as a table, and its slices, too."""
+    """Jobs, as :meth:`AsyncBatches.list` returns them: a list that notebooks show as a table, and its slices, too.
 
-    __slots__ = ()
+    ``seen_at`` is the service's own clock at the response, None if it is not known.
+    """
+
+    __slots__ = ("seen_at",)
+
+    def __init__(self, jobs: Iterable[BatchJob] = (), seen_at: datetime | None = None) -> None:
+        super().__init__(jobs)
+        self.seen_at = seen_at
 
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> BatchJob: ...
@@ -36,7 +43,9 @@ class JobList(list[BatchJob]):
     def __getitem__(self, index: slice, /) -> JobList: ...
 
     def __getitem__(self, index: SupportsIndex | slice, /) -> BatchJob | JobList:
-        return JobList(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+        if isinstance(index, slice):
+            return JobList(super().__getitem__(index), self.seen_at)
+        return super().__getitem__(index)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return the value as IPython shows it."""
@@ -104,7 +113,7 @@ class Selection:
             jobs = [job for job in jobs if job.created_at is not None and job.created_at >= after]
         if before is not None:
             jobs = [job for job in jobs if job.created_at is not None and job.created_at < before]
-        return JobList(jobs)
+        return JobList(jobs, at)
 
     @staticmethod
     def _check_statuses(statuses: dict[str, str], jobs: Iterable[BatchJob]) -> None:

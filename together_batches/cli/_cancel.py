@@ -6,16 +6,20 @@ import contextlib
 import sys
 import time
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
-from together_batches.cli._ids import ids_argument, ids_or_input, is_input
+from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input, is_input
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
+from together_batches.cli._listing import View, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
+from together_batches.cli._report import Report
 from together_batches.cli._streams import printer
+from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
     as_json,
     can_redraw,
@@ -25,12 +29,14 @@ from together_batches.cli._text import (
     format_count,
     is_terminal,
     print_err,
+    print_lines,
+    terminal,
 )
 from together_batches.errors import APITimeoutError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.client import AsyncBatches
@@ -50,13 +56,19 @@ _MEANINGS = {
 }
 
 
-@command("cancel")
+@command("cancel", Exit.NOT_FOUND, Exit.SOME_FAILED)
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=False)
 @option("--all", "every job that has not finished; other filters narrow it", "every")
 @filter_options("jobs of this status, finished ones included if it is one; may be repeated")
 @option("--dry-run", "print what would be cancelled, and cancel nothing")
 @option("--yes", "no prompt; required for - and filters without a terminal")
 @option("--wait", "follow each job until it has really stopped")
+@option(
+    "--report FILE",
+    "record every id, and then its outcomes, in this new file: CSV or JSON Lines by its ending, .csv or .jsonl",
+    complete="file",
+)
+@option("--resume FILE", "go on from a report: cancel those whose result is not final", complete="file")
 @option("--max-concurrency N", "cancels at once (100)", type=at_least_one)
 @option("--rate R", "at most so many requests a second", type=above_zero)
 @service_options
@@ -67,6 +79,8 @@ def cancel(
     dry_run: bool,
     yes: bool,
     wait: bool,
+    report: str | None,
+    resume: str | None,
     max_concurrency: int | None,
     rate: float | None,
     **filters: Any,
@@ -75,29 +89,35 @@ def cancel(
     filters choose. A cancel may be repeated, and does no harm to a job that has
     finished. One that is refused while its job goes on is a failure.
 
+    The result of each id:
+      cancelled         it has stopped; rows that were done are kept
+      canceling         the cancel was accepted; it stops in a moment: see --wait
+      already_finished  it had ended before, or completed all the same
+      not_found         there is no such job
+      denied            the key was refused
+      failed            the cancel was refused or failed, or the id is invalid
+      not_attempted     nothing was sent
+    In a report, selected is an id without an outcome; its last line counts.
+
     examples:
       together-batches cancel ID                    cancel one job
       together-batches cancel - --yes < ids.txt     what a file names, an id a line
       together-batches cancel --all                 all unfinished, after a prompt
-      together-batches cancel --status IN_PROGRESS --older-than 2h --yes --wait
+      together-batches cancel --all --model M --except keep.txt --dry-run
+      together-batches cancel --model M --yes --wait --report stopped.csv
+      together-batches cancel --resume stopped.csv --wait
     """
-    if (has_filters := every or any(given not in (None, ()) for given in filters.values())) and ids:
-        message = "ids and filters were given; give ids or filters, not both"
-        raise CommandError(message)
-    if not (has_filters or ids):
-        message = (
-            "no jobs are given; give ids, or - to read them from standard input, "
-            "or filters such as --all or --status IN_PROGRESS"
-        )
-        raise CommandError(message)
-    work = _Cancel(common, max_concurrency=max_concurrency, rate=rate, wait=wait)
-    if has_filters:
+    chooses = every or any(values for name, values in filters.items() if name != "excepted")
+    _check_choice(ids, chooses, resume=resume, report=report, dry_run=dry_run, excepted=filters["excepted"])
+    file, job_ids = _report_of(report, resume)
+    work = _Cancel(common, max_concurrency=max_concurrency, rate=rate, wait=wait, report=file)
+    if resume is None and not ids:
         with work.reported():
             return work.run_filtered(filters, dry_run=dry_run, yes=yes)
-    job_ids = ids_or_input(ids)
+    if resume is None:
+        job_ids = _without(ids_or_input(ids), filters["excepted"])
     if not job_ids:
-        print_err("standard input has no ids; there is nothing to cancel")
-        return Exit.DONE
+        return work.nothing(_source(ids, resume))
     if dry_run:
         for job_id in job_ids:
             print(as_json({"job_id": job_id}) if common.json else escape(job_id))
@@ -110,6 +130,55 @@ def cancel(
         return work.run(job_ids)
 
 
+def _check_choice(
+    ids: Sequence[str],
+    has_filters: bool,
+    *,
+    resume: str | None,
+    report: str | None,
+    dry_run: bool,
+    excepted: Sequence[str],
+) -> None:
+    """Raise :class:`CommandError` unless the jobs are chosen in exactly one way."""
+    message = None
+    if resume is not None and (ids or has_filters or excepted):
+        message = "--resume takes the ids of the report, and no other ids or filters"
+    elif resume is not None and report is not None:
+        message = "--resume goes on with the report that it names; leave out --report"
+    elif has_filters and ids:
+        message = "ids and filters were given; give ids or filters, not both"
+    elif not (has_filters or ids or resume):
+        message = (
+            "no jobs are given; give ids, or - to read them from standard input, "
+            "or filters such as --all or --status IN_PROGRESS"
+        )
+    elif dry_run and report is not None:
+        message = "--dry-run cancels nothing, so there is nothing for --report to record"
+    if message is not None:
+        raise CommandError(message)
+
+
+def _report_of(new: str | None, resume: str | None) -> tuple[Report | None, list[str]]:
+    """Return the report, and the ids that are left in an existing one."""
+    if resume is not None:
+        return Report.existing(resume)
+    return (None if new is None else Report.new(new)), []
+
+
+def _without(job_ids: list[str], excepted: Sequence[str]) -> list[str]:
+    """Return the ids but those that are left out."""
+    left_out = Exceptions.read(excepted)
+    left_out.check(job_ids, "the ids")
+    return [job_id for job_id in job_ids if job_id.lower() not in left_out.ids]
+
+
+def _source(ids: tuple[str, ...], resume: str | None) -> str:
+    """Return why there are no ids."""
+    if resume is not None:
+        return f"every result in {resume} is final"
+    return "standard input has no ids" if is_input(ids) else "every id is left out"
+
+
 def cancel_run(common: Common, directory: Path, *, wait: bool) -> Exit:
     """Cancel the unfinished jobs of a run, without a prompt because the run was named."""
     work = _Cancel(common, wait=wait)
@@ -120,8 +189,9 @@ def cancel_run(common: Common, directory: Path, *, wait: bool) -> Exit:
 class _Cancel:
     """One bulk cancel and its progress."""
 
-    def __init__(self, common: Common, *, wait: bool, **pace: Any) -> None:
+    def __init__(self, common: Common, *, wait: bool, report: Report | None = None, **pace: Any) -> None:
         self._common = common
+        self._report = report
         self._wait = wait
         self._pace = pace
         self._seconds_left = common.timeout
@@ -132,6 +202,14 @@ class _Cancel:
         self._ended = self._failed = self._not_found = 0
         self._prints_lines = True
         """Whether each outcome is printed as a line of text on standard output."""
+
+    def nothing(self, reason: str) -> Exit:
+        """End without a job to cancel; the report is one without lines."""
+        self._common.note(f"{reason}; there is nothing to cancel")
+        if self._report is not None:
+            self._report.begin(())
+            self._report.close()
+        return Exit.DONE
 
     @in_loop
     async def run(self, ids: list[str]) -> Exit:
@@ -152,12 +230,16 @@ class _Cancel:
             if note := chosen.note():
                 common.note(note)
             if not jobs:
-                common.note("no job matches; there is nothing to cancel")
-                return Exit.DONE
-            if dry_run:
-                for job in jobs:
-                    print(as_json(job) if common.json else escape(job.id))
+                return self.nothing("no job matches")
+            if dry_run and common.json:
+                print_lines(map(as_json, jobs))
+            elif dry_run and is_terminal(sys.stdout):
+                print_jobs(common, jobs, jobs.seen_at or datetime.now(UTC), View())
+            elif dry_run:
+                print_lines(escape(job.id) for job in jobs)
             common.note(f"{count_of(len(jobs), 'job')}: {by_status(jobs)}")
+            for line in _by_model(jobs):
+                common.note(line)
             if dry_run:
                 return Exit.DONE
             if not cancel_confirmed(len(jobs), yes=yes):
@@ -193,18 +275,25 @@ class _Cancel:
             and common.shows_progress
             and not (each and on_screen)  # the lines show the progress, and a bar would be drawn over them
         )
+        from anyio import to_thread
+
+        if self._report is not None:
+            await to_thread.run_sync(self._report.begin, chosen)
         began = time.monotonic()
+        line = on_screen_line if on_screen else outcome_line
         async with AsyncExitStack() as stack:
             out = await stack.enter_async_context(printer())
             show = stack.enter_context(bar(self._total, shown=shown))
 
             def on_outcome(outcome: CancelOutcome) -> None:
                 self._note(outcome)
+                if self._report is not None:
+                    self._report.add(outcome)
                 # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
                 if common.json:
                     out.line(as_json(outcome))
                 elif each and outcome.event != "accepted":
-                    out.line(outcome_line(outcome))
+                    out.line(line(outcome))
                 show(self._ended, self._failed, self._notes())
 
             report = await batches.cancel_many(
@@ -215,10 +304,11 @@ class _Cancel:
                 **self._pace,
             )
         elapsed = time.monotonic() - began
+        if self._report is not None:
+            await to_thread.run_sync(self._report.close)
         if not each:
-            for failure in report.failures:
-                print(outcome_line(failure))
             if not report.ok:
+                print_lines(failure_lines(report.failures))
                 print()
             print_table(report)
         return self._end(report, elapsed)
@@ -257,14 +347,25 @@ class _Cancel:
             failures += [outcome for outcome in report if outcome.result is CancelResult.CANCELING]
         is_over = self._seconds_left is not None and elapsed >= self._seconds_left
         if is_over and any(map(_was_cut_off, failures)):
-            common.note(f"{summary}; timed out after {common.timeout:g} s: run it again to go on")
+            common.note(f"{summary}; timed out after {common.timeout:g} s: {self._next()}")
             return Exit.TIMED_OUT
         common.note(summary)
-        return code_of_many([failure.error for failure in failures], len(report))
+        code = code_of_many([failure.error for failure in failures], len(report))
+        is_recorded = self._report is None or self._report.is_complete
+        return code if code is not Exit.DONE or is_recorded else Exit.FAILED
+
+    def _next(self) -> str:
+        """Return how to go on."""
+        if self._report is not None:
+            return f"cancel --resume {self._report.path} goes on"
+        return "run it again to go on"
 
     @contextmanager
     def reported(self) -> Generator[None]:
-        """Report the progress of the cancel if it is interrupted, or if the reader of its output closes the pipe."""
+        """Report the progress of the cancel if it is interrupted, or if the reader of its output closes the pipe.
+
+        Its report is complete in any case.
+        """
         with last_words(self._last_words):
             try:
                 yield
@@ -273,6 +374,9 @@ class _Cancel:
                 if self._ended < self._total:
                     print_err(f"the output was closed by its reader: {self._unfinished()}")
                 raise
+            finally:
+                if self._report is not None:
+                    self._report.close()
 
     def _last_words(self) -> str:
         """Return the progress, after the lines of the jobs that are still stopping because they were accepted."""
@@ -299,7 +403,7 @@ class _Cancel:
             str(ended) if len(ended) else "",
             *(f"{format_count(count)} {state}" for state, count in counts.items() if count),
         ]
-        return f"{', '.join(filter(None, parts))}; run it again to go on, a repeated cancel does no harm"
+        return f"{', '.join(filter(None, parts))}; {self._next()}, a repeated cancel does no harm"
 
     def _stopping(self) -> dict[str, CancelOutcome]:
         return {name: outcome for name, outcome in self._seen.items() if outcome.result is CancelResult.CANCELING}
@@ -322,11 +426,51 @@ def cancel_confirmed(count: int, *, yes: bool) -> bool:
 
 # --- the output
 
+_OUTCOME = (Column("ID"), Column("RESULT"), Column("STATUS", rank=1))
+
 
 def outcome_line(outcome: CancelOutcome) -> str:
     """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
     status = outcome.job.status if outcome.job else None
     return "\t".join(columns((outcome.job_id, outcome.result, str(outcome.error) if outcome.error else status)))
+
+
+def on_screen_line(outcome: CancelOutcome) -> str:
+    """Return an outcome for a terminal, on as many lines as it takes; results of several are below each other."""
+    return "\n".join(_drawn([outcome], header=False))
+
+
+def failure_lines(failures: Sequence[CancelOutcome]) -> Iterable[str]:
+    """Return a table of failures, each with its error below it."""
+    return _drawn(failures, header=True)
+
+
+def _drawn(outcomes: Sequence[CancelOutcome], *, header: bool) -> Iterable[str]:
+    screen = terminal(sys.stdout)
+    rows = [
+        columns((outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), outcome.job.status if outcome.job else None))
+        for outcome in outcomes
+    ]
+    notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(outcomes) if outcome.error}
+    return draw(_OUTCOME, rows, screen.width, header=header, notes=notes, dots=screen.dots)
+
+
+_WIDEST_RESULT = max(map(len, CancelResult))
+
+
+def _by_model(jobs: Iterable[BatchJob]) -> Iterable[str]:
+    """Return the number of jobs of each model by status, the most frequent model first."""
+    of_model: dict[str | None, list[BatchJob]] = {}
+    for job in jobs:
+        of_model.setdefault(job.model_id, []).append(job)
+    most = sorted(of_model.items(), key=lambda item: -len(item[1]))
+    rows = [(f"  {escape(model or 'no model yet')}", escape(by_status(these))) for model, these in most[:FEW]]
+    if len(most) > FEW:
+        left = sum(len(these) for _, these in most[FEW:])
+        rows.append((f"  {count_of(len(most) - FEW, 'more model')}", count_of(left, "job")))
+    screen = terminal(sys.stderr)
+    drawn = (Column("", cut="middle", least=16), Column("", cut="end"))
+    return draw(drawn, rows, screen.width, header=False, narrow=0, dots=screen.dots)
 
 
 def print_table(report: CancelReport) -> None:

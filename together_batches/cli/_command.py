@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from together_batches.cli._exits import MEANINGS, Exit
 from together_batches.cli._numbers import above_zero, whole_number, zero_or_above
 from together_batches.cli._text import PROGRAM, print_err
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from click.shell_completion import CompletionItem
-
-    from together_batches.cli._exits import Exit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +93,7 @@ class _Command(_Documented):
     """A command whose usage errors name their context."""
 
     allow_extra_args = True  # refused below, with a message of our own
+    exits: Sequence[Exit] = ()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options and arguments; an extra argument is an error."""
@@ -114,6 +114,10 @@ class _Command(_Documented):
             if records := [record for param in options if (record := param.get_help_record(ctx))]:
                 with formatter.section(title):
                     formatter.write_dl(records)
+        with formatter.section("Exit codes"):
+            codes = {Exit.DONE, Exit.FAILED, Exit.USAGE, Exit.INTERRUPTED, *self.exits}
+            codes |= {Exit.DENIED, Exit.TIMED_OUT} if common else set()
+            formatter.write_dl([(str(code.value), MEANINGS[code]) for code in sorted(codes)])
 
 
 class Group(_Documented, click.Group):
@@ -175,9 +179,18 @@ class Group(_Documented, click.Group):
                 yield name, entry[2]
 
 
-def command(name: str) -> Callable[[Callable[..., Exit]], click.Command]:
-    """Make a function a command. Its docstring is the help: a description, and ``examples:``."""
-    return click.command(name, cls=_Command)
+def command(name: str, *exits: Exit) -> Callable[[Callable[..., Exit]], click.Command]:
+    """Make a function a command. Its docstring is the help: a description, and ``examples:``.
+
+    ``exits`` are the exit codes that help explains, beside those of every command.
+    """
+
+    def make(function: Callable[..., Exit]) -> click.Command:
+        made = click.command(name, cls=_Command)(function)
+        made.exits = exits
+        return made
+
+    return make
 
 
 # --- usage errors

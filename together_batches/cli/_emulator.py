@@ -18,6 +18,7 @@ from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_above, zero_or_more
 from together_batches.cli._progress import bar
+from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
     PROGRAM,
     can_redraw,
@@ -26,7 +27,7 @@ from together_batches.cli._text import (
     format_count,
     print_err,
     print_lines,
-    table,
+    terminal,
 )
 from together_batches.errors import APIError
 from together_batches.outcomes import CancelReport
@@ -123,7 +124,9 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
         error = failure.error
         reason = error.message if isinstance(error, APIError) else str(error)
         strays.append((failure.job_id, failure.result.words, escape(reason)))
-    print_lines(table(("STRAY ID", "RESULT", "WHY"), strays))
+    screen = terminal(sys.stdout)
+    columns = (Column("STRAY ID"), Column("RESULT"), Column("WHY", rank=1, cut="end"))
+    print_lines(draw(columns, strays, screen.width, dots=screen.dots))
     print()
     # The table above does not show the faults on the way, which are the point of the demo, so they are printed here.
     statuses = Counter(request.status for request in emulator.requests)

@@ -31,6 +31,20 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
+MEANINGS = {
+    Exit.DONE: "done",
+    Exit.FAILED: "failed, or declined at a prompt",
+    Exit.USAGE: "an invalid option, argument, id or URL, or no confirmation",
+    Exit.DENIED: "the key was refused, or there is none",
+    Exit.NOT_FOUND: "there is no such job, file or model",
+    Exit.SOME_FAILED: "of several jobs or rows, some or all failed",
+    Exit.TIMED_OUT: "the time limit of --timeout was reached",
+    Exit.ENDED_BADLY: "a job ended badly: it failed, expired or was cancelled",
+    Exit.INTERRUPTED: "interrupted, by Ctrl-C, SIGTERM or SIGHUP",
+}
+"""The exit codes, as help explains them."""
+
+
 class CommandError(Exception):
     """An error that ends the command with this sentence and this exit code."""
 

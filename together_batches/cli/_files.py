@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
-from together_batches.cli._ids import ids_argument
-from together_batches.cli._jobs import print_each, print_list, print_values
+from together_batches.cli._ids import ids_argument, ids_or_input
+from together_batches.cli._jobs import print_each, print_values
+from together_batches.cli._listing import FILE_COLUMNS, View, list_options, print_files
 from together_batches.cli._local_files import ensure_writable, output_options, spooled
 from together_batches.cli._loop import connected, in_loop
 from together_batches.cli._progress import file_bar
 from together_batches.cli._streams import printer
-from together_batches.cli._text import as_json, columns, count_of, escape, format_count, format_time
+from together_batches.cli._text import as_json, count_of, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from together_batches.models import FileObject
 
 
@@ -59,35 +58,28 @@ def upload(common: Common, path: str, name: str | None, purpose: str, via: Liter
 
 
 @command("list")
+@list_options(FILE_COLUMNS)
 @service_options
 @in_loop
-async def list_files(common: Common) -> Exit:
+async def list_files(common: Common, **options: Any) -> Exit:
     """List the files of the account, newest first: inputs, outputs and errors.
 
     examples:
       together-batches files list
+      together-batches files list --sort -bytes --limit 10
       together-batches files list --json | jq -r '.[].id'
     """
-
-    def fields(file: FileObject, written: Callable[[int], str]) -> tuple[str, ...]:
-        size = None if file.bytes is None else written(file.bytes)
-        return columns((file.id, size, format_time(file.created_at), file.purpose, file.filename))
-
+    view = View.of(options, json=common.json)
     async with connected(common) as batches:
         files = await batches.files.list()
-    print_list(
-        common,
-        files,
-        none="there are no files",
-        header=("ID", "BYTES", "CREATED", "PURPOSE", "NAME"),
-        row=lambda file: fields(file, format_count),
-        fields=lambda file: fields(file, str),
-    )
+    if not files and not common.json:
+        common.note("there are no files")
+    print_files(common, files, view)
     return Exit.DONE
 
 
-@command("get")
-@ids_argument("ids of files", required=True)
+@command("get", Exit.NOT_FOUND, Exit.SOME_FAILED)
+@ids_argument("ids of files; or - alone, to read them from standard input", required=True)
 @service_options
 def get(common: Common, ids: tuple[str, ...]) -> Exit:
     """Show what the service knows of files.
@@ -96,26 +88,28 @@ def get(common: Common, ids: tuple[str, ...]) -> Exit:
       together-batches files get ID
       together-batches files get ID ID --json     one JSON object a line
     """
-    return print_values(common, list(dict.fromkeys(ids)), lambda batches, file_id: batches.files.retrieve(file_id))
+    return print_values(common, ids_or_input(ids), lambda batches, file_id: batches.files.retrieve(file_id))
 
 
-@command("delete")
-@ids_argument("ids of files", required=True)
+@command("delete", Exit.NOT_FOUND, Exit.SOME_FAILED)
+@ids_argument("ids of files; or - alone, to read them from standard input", required=True)
 @service_options
 def delete(common: Common, ids: tuple[str, ...]) -> Exit:
-    """Delete files, for good, and print the ids of those that are gone.
+    """Delete files, for good, and print the ids of those that are gone. There is no
+    prompt.
 
     examples:
       together-batches files delete ID ID
+      together-batches files delete - < ids.txt     what a file names, an id a line
     """
 
     def shown(file_id: str, _: None) -> str:
         return (as_json({"id": file_id, "deleted": True}) if common.json else escape(file_id)) + "\n"
 
-    return print_each(common, list(dict.fromkeys(ids)), lambda batches, file_id: batches.files.delete(file_id), shown)
+    return print_each(common, ids_or_input(ids), lambda batches, file_id: batches.files.delete(file_id), shown)
 
 
-@command("download")
+@command("download", Exit.NOT_FOUND)
 @argument("file_id", "ID", "id of a file")
 @output_options
 @patience_option(60)

@@ -1,17 +1,18 @@
-"""Ids of jobs as arguments, or from standard input: one a line, or JSON."""
+"""Ids of jobs and files as arguments, from standard input or from a file: one a line, or JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import argument
-from together_batches.cli._exits import CommandError
-from together_batches.cli._text import is_open, is_terminal, print_err
+from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._text import count_of, is_open, is_terminal, print_err
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     F = TypeVar("F", bound=Callable[..., object])
 
@@ -48,20 +49,61 @@ def ids_or_input(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(read_ids(sys.stdin.buffer)))
 
 
-def read_ids(stream: BinaryIO) -> Iterator[str]:
+class Exceptions(NamedTuple):
+    """The jobs that are left out: ids that were given, and those that files name. All are in lower case."""
+
+    given: dict[str, str]
+    """Each as it was spelled."""
+    files: dict[str, frozenset[str]]
+
+    @classmethod
+    def read(cls, values: Iterable[str]) -> Exceptions:
+        """Read the files among the values; every other one is an id."""
+        given: dict[str, str] = {}
+        files: dict[str, frozenset[str]] = {}
+        for value in values:
+            if not Path(value).is_file():
+                given[value.strip().lower()] = value
+                continue
+            try:
+                with Path(value).open("rb") as stream:
+                    files[value] = frozenset(job_id.lower() for job_id in read_ids(stream, value))
+            except OSError as error:
+                message = f"cannot read {value}: {error.strerror or error}"
+                raise CommandError(message) from error
+        return cls(given, files)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """All ids."""
+        return frozenset(self.given).union(*self.files.values())
+
+    def check(self, known: Iterable[str], place: str = "the account") -> None:
+        """Refuse an id that no job has, which may be a misspelt file; mention those of files."""
+        here = {job_id.lower() for job_id in known}
+        if unknown := [text for job_id, text in self.given.items() if job_id not in here]:
+            message = f"--except {unknown[0]} is neither a job of {place} nor a file"
+            raise CommandError(message, Exit.NOT_FOUND)
+        for name, ids in self.files.items():
+            if absent := len(ids - here):
+                print_err(f"note: of the {count_of(len(ids), 'id')} in {name}, {absent} are no jobs of {place}")
+
+
+def read_ids(stream: BinaryIO, name: str = "standard input") -> Iterator[str]:
     """Yield the ids in a file: one a line, or JSON.
 
-    Surrounding white space, blank lines, lines that begin with ``#``, a byte order mark and text after a tab are
-    skipped, so that the output of `list` and `cancel` can be read again. A line that begins like JSON is parsed as
-    JSON, over as many lines as it takes: an id, an array of ids, or an object with an ``id`` or a ``job_id``.
-    An invalid id raises a :class:`CommandError` that names the line, before any request is sent.
+    Surrounding white space, blank lines, lines that begin with ``#``, a first line that names columns, a byte order
+    mark and text after a tab are skipped, so that the output of `list` and `cancel` can be read again. A line that
+    begins like JSON is parsed as JSON, over as many lines as it takes: an id, an array of ids, or an object with an
+    ``id`` or a ``job_id``. An invalid id raises a :class:`CommandError` that names the line, before any request is
+    sent; ``name`` is that of the file in it.
     """
     content = stream.read().removeprefix(b"\xef\xbb\xbf")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         position = content.count(b"\n", 0, error.start) + 1
-        message = f"line {position} of standard input is not UTF-8 text"
+        message = f"line {position} of {name} is not UTF-8 text"
         raise CommandError(message) from None
     begin, position = 0, 1
     while begin < len(text):
@@ -69,47 +111,52 @@ def read_ids(stream: BinaryIO) -> Iterator[str]:
         end = len(text) if end < 0 else end
         line = text[begin:end].strip()
         if line.startswith(("{", "[", '"')):
-            value, end = _json_value(text, text.index(line[0], begin), position)
-            yield from _ids_in(value, position)
+            value, end = _json_value(text, text.index(line[0], begin), f"line {position} of {name}")
+            yield from _ids_in(value, f"line {position} of {name}")
             position += text.count("\n", begin, end)
-            begin = _after_value(text, end, position)
+            begin = _after_value(text, end, f"line {position} of {name}")
             continue
         if line and not line.startswith("#"):
             job_id = line.partition("\t")[0].rstrip()
-            _check_single(job_id, f"line {position} of standard input", "put each id on a line of its own")
+            if begin == 0 and job_id in _HEADERS:
+                begin, position = end + 1, position + 1
+                continue
+            _check_single(job_id, f"line {position} of {name}", "put each id on a line of its own")
             if job_id == "null":
-                message = f"line {position} of standard input is null, and no id"
+                message = f"line {position} of {name} is null, and no id"
                 raise CommandError(message)
             yield job_id
         begin, position = end + 1, position + 1
 
 
+_HEADERS = {"id", "job_id"}
+"""The first column of lists that begin with the names of their columns."""
 _DECODER = json.JSONDecoder()
 
 
-def _json_value(text: str, begin: int, position: int) -> tuple[object, int]:
+def _json_value(text: str, begin: int, place: str) -> tuple[object, int]:
     """Return the JSON value at this position, and its end."""
     try:
         return cast("tuple[object, int]", _DECODER.raw_decode(text, begin))
     except (ValueError, RecursionError):
-        message = f"line {position} of standard input begins with {text[begin]} and is not JSON"
+        message = f"{place} begins with {text[begin]} and is not JSON"
         raise CommandError(message) from None
 
 
-def _after_value(text: str, end: int, position: int) -> int:
+def _after_value(text: str, end: int, place: str) -> int:
     """Return the position after a JSON value: the start of the next value, or of the next line."""
     while end < len(text) and text[end] in " \t\r":
         end += 1
     if end < len(text) and text[end] not in '\n{["':
         message = (
-            f"line {position} of standard input has {text[end]!r} after a JSON value; "
+            f"{place} has {text[end]!r} after a JSON value; "
             "put each value on a line of its own, or all of them in one array"
         )
         raise CommandError(message)
     return end
 
 
-def _ids_in(value: object, position: int) -> Iterator[str]:
+def _ids_in(value: object, place: str) -> Iterator[str]:
     """Yield the ids in a JSON value."""
     left = [value]
     while left:
@@ -122,7 +169,7 @@ def _ids_in(value: object, position: int) -> Iterator[str]:
             found = fields.get("id", fields.get("job_id"))
         if not isinstance(found, str) or not found.strip():
             kind = "an object without an id or a job_id" if isinstance(entry, dict) else json.dumps(entry)[:40]
-            message = f"the JSON on line {position} of standard input has {kind} in place of an id"
+            message = f"the JSON on {place} has {kind} in place of an id"
             raise CommandError(message)
         yield found.strip()
 

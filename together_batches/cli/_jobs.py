@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import Common, command, option, service_options
-from together_batches.cli._exits import Exit, code_of_many
-from together_batches.cli._ids import given_ids, ids_argument
+from together_batches.cli._exits import CommandError, Exit, code_of_many
+from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input
+from together_batches.cli._listing import (
+    JOB_COLUMNS,
+    View,
+    list_options,
+    names_of,
+    print_counts,
+    print_jobs,
+)
 from together_batches.cli._loop import connected, in_loop
 from together_batches.cli._numbers import duration
-from together_batches.cli._text import (
-    as_json,
-    block,
-    columns,
-    count_of,
-    format_count,
-    format_time,
-    is_terminal,
-    print_error,
-    print_lines,
-    table,
-)
+from together_batches.cli._text import as_json, block, count_of, format_count, is_terminal, print_error
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from datetime import timedelta
 
     import click
 
+    from together_batches._jobs.job_filter import JobList
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
     F = TypeVar("F", bound=Callable[..., object])
 
 T = TypeVar("T")
+
+_MOST_MODELS = 20
+"""Maximum number of models that an error names."""
 
 
 # --- the choice of jobs
@@ -48,15 +52,31 @@ def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def filter_options(status: str) -> Callable[[F], F]:
-    """Add the filters that commands share; ``status`` is the help of ``--status``."""
+    """Add the filters that commands share; ``status`` is the help of ``--status``.
+
+    Each may be repeated: values of one filter are alternatives, but of several ages all must hold.
+    """
+    several = partial(option, multiple=True)
 
     def add(function: F) -> F:
-        older = "jobs created longer ago than this: 90s, 2h, 3d, 1h30m"
-        older_than = option("--older-than D", older, "created_before", type=duration)
-        model = option(
-            "--model M", "jobs of this model, once they have been validated; may be repeated", "models", multiple=True
-        )
-        return option("--status S", status, multiple=True, complete=_complete_status)(model(older_than(function)))
+        for each in (
+            several(
+                "--except ID_OR_FILE", "leave out this job, or all that a file names; may be repeated", "excepted"
+            ),
+            several("--input-file ID", "jobs made from this file; may be repeated", "input_files"),
+            several("--endpoint E", "jobs of this endpoint; may be repeated", "endpoints"),
+            several("--newer-than D", "jobs created no longer ago than this", "created_after", type=duration),
+            several(
+                "--older-than D",
+                "jobs created longer ago than this: 90s, 2h, 3d, 1h30m",
+                "created_before",
+                type=duration,
+            ),
+            several("--model M", "jobs of this model, once they have been validated; may be repeated", "models"),
+            several("--status S", status, complete=_complete_status),
+        ):
+            function = each(function)
+        return function
 
     return add
 
@@ -64,7 +84,7 @@ def filter_options(status: str) -> Callable[[F], F]:
 class Chosen(NamedTuple):
     """The jobs that match the filters, and those that fail to match only because they name no model."""
 
-    jobs: list[BatchJob]
+    jobs: JobList
     nameless: list[BatchJob]
 
     def note(self) -> str | None:
@@ -77,18 +97,61 @@ class Chosen(NamedTuple):
 
 
 async def chosen_jobs(
-    batches: AsyncBatches, *, status: Sequence[str], models: Sequence[str], finished: bool = False, **filters: Any
+    batches: AsyncBatches,
+    *,
+    status: Sequence[str] = (),
+    models: Sequence[str] = (),
+    endpoints: Sequence[str] = (),
+    input_files: Sequence[str] = (),
+    created_before: Sequence[timedelta] = (),
+    created_after: Sequence[timedelta] = (),
+    excepted: Sequence[str] = (),
+    finished: bool = False,
 ) -> Chosen:
     """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
 
-    The other filters are those of :meth:`AsyncBatches.list`; ages are measured by the service's clock.
+    Ages are measured by the service's clock. A model of no job at all, and an id to leave out that no job has, raise
+    :class:`CommandError`: they are more likely misspelt, and the choice would be another than the one that is meant.
     """
-    jobs = await batches.list(status=status or None, **filters)
-    if not (status or finished):
-        jobs = [job for job in jobs if not job.is_terminal]
-    if not models:
-        return Chosen(jobs, [])
-    return Chosen([job for job in jobs if job.model_id in models], [job for job in jobs if job.model_id is None])
+    from together_batches._jobs.job_filter import JobList
+
+    left_out = Exceptions.read(excepted)
+    found = await batches.list(
+        status=status or None,
+        created_before=max(created_before, default=None),
+        created_after=min(created_after, default=None),
+    )
+    listed = cast("JobList", found)
+    if models or left_out.ids:
+        known_models = {job.model_id for job in listed}
+        known_ids = {job.id.lower() for job in listed}
+        if not known_models.issuperset(models) or not known_ids.issuperset(left_out.ids):
+            account = await batches.list()
+            _check_models(models, account)
+            left_out.check(job.id for job in account)
+    jobs = [
+        job
+        for job in listed
+        if (status or finished or not job.is_terminal)
+        and (not endpoints or job.endpoint in endpoints)
+        and (not input_files or job.input_file_id in input_files)
+        and job.id.lower() not in left_out.ids
+    ]
+    nameless = [job for job in jobs if job.model_id is None] if models else []
+    return Chosen(JobList((job for job in jobs if not models or job.model_id in models), listed.seen_at), nameless)
+
+
+def _check_models(models: Sequence[str], account: Sequence[BatchJob]) -> None:
+    """Raise :class:`CommandError` with the models that there are, if none of the jobs has one of these."""
+    counts = Counter(job.model_id for job in account if job.model_id)
+    unknown = [model for model in models if model not in counts]
+    if not unknown or not account:
+        return
+    known = ", ".join(f"{model} ({count_of(count, 'job')})" for model, count in counts.most_common(_MOST_MODELS))
+    rest = f", and {len(counts) - _MOST_MODELS} more" if len(counts) > _MOST_MODELS else ""
+    there = f"the models are {known}{rest}" if counts else "no job names a model"
+    message = f"no job has the model {' or '.join(map(repr, unknown))}; {there}"
+    raise CommandError(message, Exit.NOT_FOUND)
 
 
 def by_status(jobs: Iterable[BatchJob]) -> str:
@@ -132,26 +195,6 @@ async def print_each(
     return code_of_many(errors, len(ids))
 
 
-def print_list(
-    common: Common,
-    values: Sequence[T],
-    *,
-    none: str,
-    header: Sequence[str],
-    row: Callable[[T], Sequence[str]],
-    fields: Callable[[T], Sequence[str]],
-) -> None:
-    """Print a list: a table of rows on a terminal, otherwise lines of fields, or with ``--json`` an array."""
-    if common.json:
-        print("[" + ",\n".join(map(as_json, values)) + "]")
-    elif not values:
-        common.note(none)
-    elif is_terminal(sys.stdout):
-        print_lines(table(header, [row(value) for value in values]))
-    else:
-        print_lines("\t".join(fields(value)) for value in values)
-
-
 def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatches, str], Awaitable[object]]) -> Exit:
     """Read the value of each id and print it: a block of lines, or with ``--json`` one object a line."""
 
@@ -163,36 +206,52 @@ def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatche
 
 # --- the commands
 
+_COUNTED = ("model", "status", "endpoint", "input_file", "error")
 
-@command("list")
+
+@command("list", Exit.NOT_FOUND)
 @filter_options("jobs of this status; may be repeated")
-@option("--newer-than D", "jobs created no longer ago than this", "created_after", type=duration)
-@option("--endpoint E", "jobs of this endpoint, such as /v1/chat/completions")
-@option("--input-file ID", "jobs made from this file", "input_file_id")
+@list_options(JOB_COLUMNS)
+@option(
+    "--count-by NAMES",
+    f"print how many jobs there are by these, with commas between them: {', '.join(_COUNTED)}",
+    type=names_of(_COUNTED),
+)
 @service_options
 @in_loop
-async def list_jobs(common: Common, **filters: Any) -> Exit:
+async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options: Any) -> Exit:
     """List jobs, newest first: as a table on a terminal, with tabs between the columns
-    elsewhere.
+    elsewhere. Of failed jobs that are chosen by --status, a table shows the reason.
 
     examples:
       together-batches list                         every job, newest first
       together-batches list --status FAILED --newer-than 1d
+      together-batches list --count-by model,status
+      together-batches list --columns id,age --sort -age --limit 10
       together-batches list --json | together-batches cancel - --dry-run
     """
+    view = View.of(options, json=common.json)
+    if count_by and (view.columns or view.sort):
+        message = "--count-by has columns and an order of its own; leave out --columns and --sort"
+        raise CommandError(message)
     async with connected(common) as batches:
-        jobs, _ = chosen = await chosen_jobs(batches, finished=True, **filters)
+        jobs, _ = chosen = await chosen_jobs(batches, finished=True, **options)
     if note := chosen.note():
         common.note(note)
-    header = ("ID", "STATUS", "DONE", "CREATED", "MODEL")
-    print_list(common, jobs, none="no job matches", header=header, row=_row, fields=_fields)
-    if jobs and is_terminal(sys.stdout) and not common.json:
-        common.note(by_status(jobs))
+    now = jobs.seen_at or datetime.now(UTC)
+    if not jobs and not common.json:
+        common.note("no job matches")
+    if count_by and (jobs or common.json):
+        print_counts(common, jobs, now, count_by, view)
+    elif not count_by:
+        print_jobs(common, jobs, now, view, reasons="FAILED" in map(str.upper, options["status"]))
+        if jobs and is_terminal(sys.stdout) and not common.json:
+            common.note(by_status(jobs))
     return Exit.DONE
 
 
-@command("get")
-@ids_argument("ids of jobs", required=True)
+@command("get", Exit.NOT_FOUND, Exit.SOME_FAILED)
+@ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
 @service_options
 def get(common: Common, ids: tuple[str, ...]) -> Exit:
     """Show jobs as they now stand.
@@ -200,28 +259,6 @@ def get(common: Common, ids: tuple[str, ...]) -> Exit:
     examples:
       together-batches get ID
       together-batches get ID ID --json     one JSON object a line
+      together-batches get - < ids.txt      what a file names, an id a line
     """
-    return print_values(common, given_ids(ids), lambda batches, job_id: batches.retrieve(job_id))
-
-
-def _row(job: BatchJob) -> tuple[str, ...]:
-    done = None if job.progress is None else f"{job.progress:.0f} %"
-    return columns((job.id, job.status, done, format_time(job.created_at), job.model_id))
-
-
-def _fields(job: BatchJob) -> tuple[str, ...]:
-    """Return the columns that the reference names."""
-    return columns(
-        (
-            job.id,
-            job.status,
-            None if job.progress is None else f"{job.progress:g}",
-            format_time(job.created_at),
-            format_time(job.completed_at),
-            job.endpoint,
-            job.model_id,
-            job.input_file_id,
-            job.output_file_id,
-            job.error_file_id,
-        )
-    )
+    return print_values(common, ids_or_input(ids), lambda batches, job_id: batches.retrieve(job_id))

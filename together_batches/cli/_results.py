@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
 
 
-@command("results")
+@command("results", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
 @argument("job_id", "ID", "id of a job that has finished")
 @output_options
 @option("--requests FILE", "the job's input: its rows that are missing are counted too", complete="file")

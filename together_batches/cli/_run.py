@@ -52,7 +52,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 """Events that are logged anyway, or that may occur thousands of times; on a terminal they update the bar."""
 
 
-@command("run")
+@command("run", Exit.SOME_FAILED)
 @argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
 @option(
     "-o, --output FILE",

@@ -29,13 +29,13 @@ _MOST_WAITING = 8 << 20
 
 
 class Unblocked(io.RawIOBase):
-    """The bytes of a text stream, written to its file descriptor by a thread.
+    """The bytes of a stream, written to its file descriptor by a thread.
 
     If a write fails, a later call raises the error. A ``lossy`` stream drops bytes instead, and also if too many are
     waiting. ``waiting`` is the number of bytes that are not written yet.
     """
 
-    def __init__(self, stream: TextIO, *, lossy: bool) -> None:
+    def __init__(self, stream: TextIO | BinaryIO, *, lossy: bool) -> None:
         self.waiting = 0
         self._file = stream.fileno()
         # A duplicate, so that the thread never writes to a file that got the number of a closed one.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
 
 
-@command("submit")
+@command("submit", Exit.ENDED_BADLY)
 @requests_argument
 @endpoint_option
 @model_option

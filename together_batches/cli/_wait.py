@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
 
 
-@command("wait")
+@command("wait", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
 @patience_option(60)
 @service_options
