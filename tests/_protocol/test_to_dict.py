@@ -220,5 +220,10 @@ def test_a_row_as_a_line() -> None:
     invalid = BatchInvalid("\u00e9", None, 'why: "x"', row)
     begin = '{"custom_id":"\u00e9","result":"invalid","body":'.encode()
     assert line_of(invalid) == begin + body + b',"status_code":201,"error":"why: \\"x\\""}'
+    for half in (
+        BatchSuccess("\ud83d", Body(b"{}")),
+        BatchInvalid("\ud83d", None, "x", BatchSuccess("\ud83d", Body(b"{}"))),
+    ):
+        assert json.loads(line_of(half))["custom_id"] == "\ud83d"
     stray = BatchStray("\ud83d", "why")
     assert json.loads(line_of(stray)) == to_dict(stray)

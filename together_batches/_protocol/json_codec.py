@@ -224,7 +224,15 @@ _KINDS: dict[type, str] = {
 
 
 quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
-"""Encode a text as JSON."""
+"""Encode a text as JSON; raise UnicodeEncodeError for half of a surrogate pair."""
+
+
+def quoted_text(text: str) -> bytes:
+    """Encode any text as JSON, with an escape for half of a surrogate pair."""
+    try:
+        return quoted(text)
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()
 
 
 # --- many lines ---------------------------------------------------------------------------------------------------

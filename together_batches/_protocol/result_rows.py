@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -88,16 +87,11 @@ def with_texts(text: bytes) -> bytes:
     lines = BytesIO(text).readlines()
     rows = rows_of_lines(text, lines) or [row_of_line(line) for line in lines]
     return b"".join(
-        line if row.text is None else b'%b,"text":%b}\n' % (line[: line.rindex(b"}")], _quoted(row.text))
+        line
+        if row.text is None
+        else b'%b,"text":%b}\n' % (line[: line.rindex(b"}")], json_codec.quoted_text(row.text))
         for line, row in zip(lines, rows, strict=True)
     )
-
-
-def _quoted(text: str) -> bytes:
-    try:
-        return json_codec.quoted(text)
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can represent
-        return json.dumps(text).encode()
 
 
 def row_of_line(line: bytes) -> ResultRow:
