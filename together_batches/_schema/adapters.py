@@ -84,12 +84,20 @@ def adapter_of(schema: Schema) -> Adapter[Any]:
         except json_codec.WireError as error:
             raise _refused("the schema", f"it cannot be written as JSON: {error.problem}") from error
     if isinstance(given, type) or get_origin(given) is not None:
-        return _of_type(given)
+        return _once(_of_type, given)
     if not all(callable(getattr(given, name, None)) for name in ("validate_json", "json_schema")):
         hint = ": pass its class" if _has_fields(type(given)) or _is_of_pydantic(type(given)) else ""
         message = f"{_KINDS}; it is a value of type {type(given).__name__}{hint}"
         raise UsageError(message)
-    make: Any = _of_adapter if getattr(given, "__hash__", None) is not None else _of_adapter.__wrapped__
+    return _once(_of_adapter, given)
+
+
+def _once(make: Any, given: object) -> Adapter[Any]:
+    """Return what ``make`` makes of a schema, once for each that can be recognised."""
+    try:
+        hash(given)
+    except TypeError:
+        make = make.__wrapped__
     return cast("Adapter[Any]", make(given))
 
 
