@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import sys
@@ -22,6 +23,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cli.conftest import Ran
 
@@ -394,6 +396,116 @@ def test_asking(
     assert sent == emulator.count("cancel")
 
 
+def test_preview(run: Run, emulator: Emulator, feed: Feed, on_terminal: Callable[..., None]) -> None:
+    """Before the prompt, the jobs are counted by model and status, those that name no model too."""
+    seed(emulator, 2, model_id="m/1")
+    seed(emulator, 1, model_id="m/1", status="IN_PROGRESS")
+    emulator.add_job(status="VALIDATING", ends_as="VALIDATING", model_id=None)
+    on_terminal("stderr")
+    feed(b"n\n", terminal=True)
+    ran = run("cancel", "--all")
+    assert ran.err == (
+        "4 jobs: 3 IN_PROGRESS, 1 VALIDATING\n"
+        "  m/1           3 IN_PROGRESS\n"
+        "  no model yet  1 VALIDATING\n"
+        "Cancel 4 jobs? [y/N] nothing was cancelled\n"
+    )
+
+
+def test_preview_of_many_models(run: Run, emulator: Emulator) -> None:
+    """The preview names the models with the most jobs, and counts the others."""
+    for number in range(30):
+        seed(emulator, 1, model_id=f"m/{number}")
+    lines = run("cancel", "--all", "--dry-run").err.splitlines()
+    assert len(lines) == 22
+    assert lines[-1].split() == ["10", "more", "models", "10", "jobs"]
+
+
+def test_dry_run_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """On a terminal, --dry-run prints the table of list."""
+    (job_id,) = seed(emulator, 1, model_id="m/1", progress=5)
+    on_terminal("stdout")
+    header, row = run("cancel", "--all", "--dry-run").lines
+    assert header.split() == ["ID", "STATUS", "DONE", "AGE", "MODEL"]
+    assert row.split() == [job_id, "IN_PROGRESS", "5", "%", "0s", "m/1"]
+
+
+@pytest.mark.parametrize("argv", [["-", "--yes"], ["job-a", "job-b", "job-c"]])
+def test_except_among_ids(run: Run, emulator: Emulator, feed: Feed, argv: list[str]) -> None:
+    """--except leaves out ids that are given, and one that is not among them is an error."""
+    for job_id in ("job-a", "job-b", "job-c"):
+        seed(emulator, 1, id=job_id)
+    feed(b"job-a\njob-b\njob-c\n")
+    ran = run("cancel", *argv, "--except", "job-d")
+    assert (ran.code, ran.err) == (
+        4,
+        "together-batches: error: --except job-d is neither a job of the ids nor a file\n",
+    )
+    feed(b"job-a\njob-b\njob-c\n")
+    ran = run("cancel", *argv, "--except", "job-b", "--except", "JOB-C")
+    assert ran.lines == ["job-a\tcanceling\tCANCELING"]
+
+
+# --- the report
+
+
+def outcomes_in(path: Path) -> list[tuple[str, str]]:
+    with path.open(newline="") as file:
+        return [(row["job_id"], row["result"]) for row in csv.DictReader(file)]
+
+
+def test_report(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """--report records every id, then each outcome, also those of --wait; there is one for no jobs, too."""
+    path = tmp_path / "stopped.csv"
+    (job_id,) = seed(emulator, 1, model_id="m")
+    assert run("cancel", "--model", "m", "--yes", "--wait", "--report", str(path)).code == 0
+    assert outcomes_in(path) == [(job_id, "selected"), (job_id, "canceling"), (job_id, "cancelled")]
+    ran = run("cancel", "--model", "m", "--yes", "--report", str(path))
+    assert (ran.code, ran.out) == (2, "")
+    assert f"go on from it with --resume {path}" in ran.err
+    assert run("cancel", "--model", "m", "--yes", "--report", str(tmp_path / "none.csv")).code == 0
+    assert outcomes_in(tmp_path / "none.csv") == []
+
+
+def test_resume(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """--resume cancels those whose result is not final, without a prompt, and adds to the report."""
+    path = tmp_path / "stopped.jsonl"
+    one, two = seed(emulator, 2)
+    seed(emulator, 1)
+    emulator.fail(Fault(on="cancel", status=400, job_id=one, body={"error": "not now"}))
+    assert run("cancel", one, two, "--report", str(path)).code == 5
+    before = path.read_bytes()
+    assert run("cancel", "--resume", str(path), "--dry-run").lines == [one, two]
+    ran = run("cancel", "--resume", str(path), "--wait")
+    assert (ran.code, sorted(ran.lines)) == (0, sorted(f"{job_id}\tcancelled\tCANCELLED" for job_id in (one, two)))
+    assert path.read_bytes().startswith(before)
+    sent = emulator.count("cancel")
+    assert run("cancel", "--resume", str(path)) == (
+        0,
+        "",
+        f"every result in {path} is final; there is nothing to cancel\n",
+    )
+    assert emulator.count("cancel") == sent
+
+
+def test_report_of_a_cancel_that_is_interrupted(
+    run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After Ctrl-C the report has every id, and the summary says how to go on from it."""
+    path = tmp_path / "stopped.csv"
+    ids = seed(emulator, 3)
+
+    def line(outcome: CancelOutcome) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return outcome.job_id
+
+    monkeypatch.setattr(_cancel, "outcome_line", line)
+    ran = run("cancel", *ids, "--max-concurrency", "1", "--report", str(path))
+    assert ran.code == 130
+    assert f"cancel --resume {path} goes on" in ran.err
+    assert outcomes_in(path)[:4] == [*((job_id, "selected") for job_id in ids), (ids[0], "canceling")]
+
+
 # --- on a terminal
 
 
@@ -614,6 +726,12 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         (["-", "--status", "X"], "ids or filters, not both"),
         (["-", "a"], "beside ids"),
         (["-", "-"], "beside ids"),
+        (["--except", "a"], "no jobs are given"),
+        (["--resume", "a.csv", "b"], "no other ids or filters"),
+        (["--resume", "a.csv", "--all"], "no other ids or filters"),
+        (["--resume", "a.csv", "--except", "b"], "no other ids or filters"),
+        (["--resume", "a.csv", "--report", "b.csv"], "leave out --report"),
+        (["--all", "--dry-run", "--report", "b.csv"], "nothing for --report to record"),
     ],
 )
 def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expected: str) -> None:

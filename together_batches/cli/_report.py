@@ -90,7 +90,7 @@ class Report:
         try:
             self._file = file = self.path.open("xb" if self._size is None else "ab", buffering=0)
             if self._size is None:
-                header = [",".join(FIELDS) + "\n"] if self._is_csv else []
+                header = [_csv_line(FIELDS)] if self._is_csv else []
                 left = memoryview("".join([*header, *map(self._line, map(_selected, jobs))]).encode(*_ENCODING))
                 while left:
                     left = left[file.write(left) :]
@@ -138,9 +138,7 @@ class Report:
         facts = {**facts, "recorded_at": format_time(self._now())}
         if not self._is_csv:
             return as_json({name: facts[name] for name in FIELDS if facts.get(name) is not None}) + "\n"
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(_cell(facts.get(name)) for name in FIELDS)
-        return line.getvalue()
+        return _csv_line(_cell(facts.get(name)) for name in FIELDS)
 
     def _read(self, content: bytes) -> Iterator[tuple[str, str]]:
         """Yield the id and the result of each line."""
@@ -193,6 +191,12 @@ def _ended(outcome: CancelOutcome) -> dict[str, Any]:
 def _text(text: str | None) -> str | None:
     """Return a text of the service on one line, so that a line of the file is a line of the report."""
     return None if text is None else escape(text)
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
 
 
 def _cell(value: object) -> str:
