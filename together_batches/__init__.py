@@ -161,7 +161,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
 }
 """The public names of each module."""
 
-_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs", "tables"}
+_MODULES = {"config", "errors", "events", "jsonl", "models", "outcomes", "runs", "tables"}
 """Modules that are also loaded on first use."""
 
 

@@ -19,6 +19,7 @@ from together_batches._stream import Stream
 from together_batches._validation import check_callback, positive_int, positive_number
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
+from together_batches.events import JobCreated
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
+    from together_batches.events import ClientEvent
     from together_batches.files import AsyncFiles, Transfers
     from together_batches.jsonl._estimate import Prices
     from together_batches.models import FileObject, Price
@@ -73,10 +75,14 @@ class AsyncBatches:
         proxy: URL of an HTTP proxy; defaults to ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
         ssl: the context that verifies certificates, for a company's own authority; by default ``TOGETHER_CA_BUNDLE``
             names a file of certificates that are trusted in addition to those of the system.
+        on_event: called in the event loop with each event of :mod:`together_batches.events`: attempts and retries of
+            requests, the allowed rate, jobs that are created or change, runs; not a coroutine function. An exception
+            from it aborts the call that it belongs to, and that call alone.
         allow_insecure_http: allow the key to be sent over plain HTTP to another machine.
 
     Raises:
         UsageError: no API key, or an invalid setting.
+        TypeError: ``on_event`` is a coroutine function.
     """
 
     def __init__(
@@ -91,9 +97,11 @@ class AsyncBatches:
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: SSLContext | None = None,
+        on_event: Callable[[ClientEvent], None] | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
+        check_callback("on_event", on_event)
         config = Config.from_env(
             api_key=api_key,
             base_url=base_url,
@@ -107,6 +115,8 @@ class AsyncBatches:
             allow_insecure_http=allow_insecure_http,
         )
         connection = ClientState(session, max_concurrency=config.max_concurrency)
+        if on_event is not None:
+            connection.emitter.add(on_event)
         self._set_up(Transport(config, connection), KnownJobs(), owner=True)
 
     @classmethod
@@ -118,6 +128,7 @@ class AsyncBatches:
 
     def _set_up(self, transport: Transport, known: KnownJobs, *, owner: bool) -> None:
         self._transport = transport
+        self._emitter = transport.state.emitter
         self._known = known
         self._owner = owner
         self._verbs = cancel.CancelApi(
@@ -926,6 +937,7 @@ class AsyncBatches:
             clock=state.clock,
             sleep=state.sleep,
             chance=state.chance,
+            seen=self._emitter.job,
         )
 
     def _follower(
@@ -945,6 +957,10 @@ class AsyncBatches:
             may_repeat=True,
         )
         return AsyncFollower(make_wait, self._transport.state.sleep)
+
+    def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
+        """Call ``callback``, too, with each event of this client, and return a function that ends that."""
+        return self._emitter.add(callback)
 
     def __run_api__(self, patience: float, poll_interval: float | None = None) -> _context.RunApi:
         """Return the requests of a run, for :mod:`together_batches.runs`."""
@@ -968,6 +984,7 @@ class AsyncBatches:
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
             prices=self.prices,
+            emitter=self._emitter,
         )
 
     async def _create_once(
@@ -996,7 +1013,7 @@ class AsyncBatches:
             return job_protocol.read_created(await self._transport.send(request, CallState()), wanted.file_id)
 
         state = self._transport.state
-        return await create_once(
+        created = await create_once(
             wanted,
             post=post,
             list_jobs=list_jobs or self._listing,
@@ -1009,6 +1026,18 @@ class AsyncBatches:
             sleep=state.sleep,
             clock=state.clock,
         )
+        if self._emitter.callbacks:
+            self._emitter.created(
+                created.job,
+                JobCreated(
+                    job_id=created.job.id,
+                    input_file_id=wanted.file_id,
+                    endpoint=wanted.endpoint,
+                    model_id=wanted.model_id,
+                    found=created.found,
+                ),
+            )
+        return created
 
     async def _listing(self) -> Listing:
         """Return the list without recording its jobs as seen, because a create looks for jobs that are new."""
@@ -1045,11 +1074,15 @@ class AsyncBatches:
         if isinstance(found, BatchJob):
             call.answer = answer.body
             self._known.note(found)
+            if self._emitter.callbacks:
+                self._emitter.job(found)
         return found
 
     async def _get(self, job_id: str, call: CallState) -> BatchJob:
         answer = await self._transport.send(job_protocol.retrieve(job_id), call)
-        return self._known.note(job_protocol.read_job(answer, job_id))
+        job = self._known.note(job_protocol.read_job(answer, job_id))
+        self._emitter.job(job)
+        return job
 
     async def _get_once(self, job_id: str, call: CallState) -> BatchJob:
         """Return a job, by one request that is not retried."""
@@ -1062,6 +1095,7 @@ class AsyncBatches:
     async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
         jobs = await _read_jobs(answer)
         self._known.note_all(jobs)
+        self._emitter.listed(jobs)
         return jobs
 
 

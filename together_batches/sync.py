@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.upload_source import Source
     from together_batches._schema.adapters import Schema, SchemaAdapter
+    from together_batches.events import ClientEvent
     from together_batches.files import AsyncFiles
     from together_batches.jsonl._estimate import Prices
     from together_batches.models import BatchJob, FileObject, Price, Response
@@ -65,7 +66,7 @@ class Batches:
     call, and does not affect the jobs. After a fork, create a new client.
 
     The parameters and errors are those of :class:`AsyncBatches`, except ``session``, because a session belongs to the
-    loop that it was created in.
+    loop that it was created in. ``on_event`` is called in the client's own thread.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Batches:
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: SSLContext | None = None,
+        on_event: Callable[[ClientEvent], None] | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
@@ -91,6 +93,7 @@ class Batches:
             headers=headers,
             proxy=proxy,
             ssl=ssl,
+            on_event=on_event,
             allow_insecure_http=allow_insecure_http,
         )
         self._owner = True
@@ -470,6 +473,10 @@ class Batches:
         """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""
         if self._owner:
             self._thread.close()
+
+    def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
+        """Call ``callback``, too, with each event of this client, and return a function that ends that."""
+        return self._async.__add_callback__(callback)
 
     def __enter__(self) -> Self:
         return self

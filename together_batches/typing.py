@@ -12,12 +12,14 @@ from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
 from together_batches._schema.adapters import Schema, SchemaAdapter
 from together_batches._stream import Stream
+from together_batches.events import ClientEvent
 from together_batches.jsonl._estimate import Prices
 from together_batches.runs._options import Requests as RunRequests
 from together_batches.sync import Follower
 
 __all__ = [
     "AsyncFollower",
+    "ClientEvent",
     "Follower",
     "Ids",
     "LoopIterator",

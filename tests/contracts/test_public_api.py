@@ -74,6 +74,7 @@ def test_the_public_modules() -> None:
         "together_batches.config",
         "together_batches.emulator",
         "together_batches.errors",
+        "together_batches.events",
         "together_batches.files",
         "together_batches.jsonl",
         "together_batches.models",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, TypedDict, assert_type
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, TypedDict, assert_never, assert_type
 
 import pydantic
 
@@ -48,6 +48,7 @@ from together_batches import (
     ValidationError,
     WaitTimeoutError,
     __version__,
+    events,
     failed_requests,
     job_from_dict,
     jsonl,
@@ -57,6 +58,7 @@ from together_batches import (
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, RecordedRequest, Reply
 from together_batches.typing import (
+    ClientEvent,
     Follower,
     Ids,
     LoopIterator,
@@ -76,9 +78,31 @@ def note(outcome: CancelOutcome) -> None:
     print(outcome.job_id, outcome.result.words)
 
 
+def on_client_event(event: ClientEvent) -> None:
+    match event:
+        case events.RequestFinished(method="GET", route=route):
+            assert_type(route, str | None)
+        case events.RequestFinished():
+            assert_type(event.status, int | None)
+        case events.RetryScheduled():
+            assert_type(event.wait, float)
+        case events.RateChanged():
+            assert_type(event.rate, float | None)
+        case events.JobCreated():
+            assert_type(event.found, bool)
+        case events.JobChanged():
+            assert_type(event.status, BatchJobStatus | None)
+        case events.RunChanged():
+            assert_type(event.kind, str)
+            assert_type(event.kind == runs.RunEventKind.FINISHED, bool)
+        case _:
+            assert_never(event)
+
+
 async def make_clients(session: ClientSession) -> None:
     AsyncBatches()
-    AsyncBatches("key")
+    AsyncBatches("key", on_event=on_client_event)
+    AsyncBatches("key", on_event=print)
     client = AsyncBatches(
         api_key="key",
         base_url="https://api.together.ai",

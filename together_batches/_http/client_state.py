@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from together_batches._emitter import Emitter
 from together_batches._http import retry
 from together_batches._http.capacity import Capacity
 from together_batches._http.permit_queue import PermitQueue
@@ -100,7 +101,7 @@ class Silence:
 
 
 class ClientState:
-    """The state that all views of a client share: the session, its event loop, the rate limiter, the retry budget."""
+    """The state that all views of a client share: session, event loop, rate limiter, retry budget, callbacks."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class ClientState:
         self.sleep = sleep
         self.chance = chance
         self.now = now
+        self.emitter = Emitter()
         self.limiter = AdaptiveRateLimiter()
         self.queue = PermitQueue(self.limiter, clock)
         self.timeouts = TimeoutMonitor(clock)

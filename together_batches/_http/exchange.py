@@ -38,6 +38,8 @@ class RequestFailure(Generic[E]):
 
     error: E
     out_of_connections: bool = False
+    host: str | None = None
+    """The host that was to answer; None if it did, with an invalid response."""
 
 
 class Exchange:
@@ -58,9 +60,10 @@ class Exchange:
         if not state.owns_session:
             self._settings.update(SESSION_SETTINGS)
         self._root = URL(config.base_url, encoded=True)
+        self.host = self._root.host_port_subcomponent or ""
         headers = CIMultiDict(
             {
-                "Host": self._root.host_port_subcomponent or "",
+                "Host": self.host,
                 "User-Agent": AGENT,
                 "Accept": "application/json",
                 "Content-Type": "application/json",
@@ -245,7 +248,7 @@ class Exchange:
         )
         # An aiohttp error about another place may quote its whole URL.
         failure.__cause__ = network_errors.without_frames(error) if timer.place is None else None
-        return RequestFailure(failure, found.out_of_connections)
+        return RequestFailure(failure, found.out_of_connections, host)
 
     def error_without_answer(
         self,

@@ -374,6 +374,11 @@ class AdaptiveRateLimiter:
         """The current limit in sends a second; None if unknown or unlimited."""
         return self._state.rate
 
+    @property
+    def is_blocked(self) -> bool:
+        """True if nothing was accepted since the last refusal."""
+        return isinstance(self._state, Blocked)
+
     def blocked_for(self, now: float) -> float:
         """Return the seconds for which nothing may be sent, whatever the rate."""
         return self._state.blocked_for(now)

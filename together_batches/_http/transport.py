@@ -20,6 +20,7 @@ from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol import refusals
 from together_batches._protocol.jobs import Answer, Request
 from together_batches.errors import APIConnectionError, APIError, RateLimitError
+from together_batches.events import RequestFinished, RetryScheduled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -104,6 +105,8 @@ class Transport:
                 call.seconds = now - permit.sent_at
                 if state.capacity is not None:
                     state.capacity.leave(answered=isinstance(outcome, Answer))
+                if state.emitter.callbacks:
+                    self._emit_finished(request, outcome, attempt, call.seconds)
                 if isinstance(outcome, Answer):
                     state.has_answered = True
                     if outcome.status in good:
@@ -146,6 +149,8 @@ class Transport:
         )
         if wait is None:
             raise failure
+        if state.emitter.callbacks:
+            self._emit_retry(request, failure, attempt, wait)
         _log.debug(
             "%s %s: attempt %d failed (%s); again in %.2f s",
             request.method,
@@ -156,6 +161,66 @@ class Transport:
             extra={"method": request.method, "path": request.path, "attempt": attempt, "wait": wait},
         )
         await state.sleep(wait)
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def _emit_finished(
+        self, request: Request, outcome: Answer | RequestFailure[APIError], attempt: int, seconds: float
+    ) -> None:
+        if isinstance(outcome, Answer):
+            answer, error = outcome, None
+            host, path = self._place(request, None if self.is_ours(outcome.url) else _host_of(outcome.url))
+        elif outcome.out_of_connections:
+            return  # nothing was sent
+        else:
+            answer, error = None, outcome.error
+            host, path = self._place(request, None if outcome.host == self.exchange.host else outcome.host)
+        about = error if answer is None else answer
+        try:
+            self.state.emitter.emit(
+                RequestFinished(
+                    method=request.method,
+                    host=host,
+                    path=path,
+                    status=getattr(about, "status", None),
+                    seconds=seconds,
+                    attempt=attempt,
+                    request_id=getattr(about, "request_id", None),
+                    error=None if error is None else type(error).__name__,
+                )
+            )
+        except BaseException:
+            if answer is not None:
+                answer.close()
+            raise
+
+    def _emit_retry(self, request: Request, failure: APIError, attempt: int, wait: float) -> None:
+        host, path = self._place(request, None)
+        self.state.emitter.emit(
+            RetryScheduled(
+                method=request.method,
+                host=host,
+                path=path,
+                status=getattr(failure, "status", None),
+                attempt=attempt,
+                cause=type(failure).__name__,
+                wait=wait,
+            )
+        )
+
+    def _emit_rate(self, now: float) -> None:
+        state = self.state
+        if state.emitter.callbacks:
+            limiter = state.limiter
+            state.emitter.rate(limiter.rate, limiter.blocked_for(now), is_blocked=limiter.is_blocked)
+
+    def _place(self, request: Request, storage: str | None) -> tuple[str, str | None]:
+        """Return the host and the path of a request for an event; ``storage`` is the host of one that took part."""
+        if storage is None and request.target is not None:
+            storage = _host_of(request.target)
+        if storage is not None:
+            return storage, None
+        return self.exchange.host, request.path.partition("?")[0]
 
     def _note_silence(self, seconds: float) -> None:
         """Warn once of silence from a service that has never answered: its first time limit may be far away."""
@@ -218,6 +283,7 @@ class Transport:
             permit.accepted(now)
         else:
             permit.unanswered()
+        self._emit_rate(now)
         self.state.queue.look_again()
 
     def _refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
@@ -231,6 +297,7 @@ class Transport:
             advised = retry.retry_after(answer.headers)
             if self.is_ours(answer.url):
                 permit.refused(now, retry_after=advised, limit=retry.limit(answer.headers))
+                self._emit_rate(now)
             return refusals.error_of(answer, retry_after=advised, keep=keep)
         self._note_accepted(answer, permit, now)
         if answer.status < 400:
@@ -272,6 +339,10 @@ class Transport:
             state.limiter.on_unanswered()
             raise bulk.refusal
         return queued
+
+
+def _host_of(url: str) -> str:
+    return URL(url, encoded=True).host_port_subcomponent or ""
 
 
 def _describe_unexpected(answer: Answer) -> str:

@@ -41,11 +41,16 @@ _IDS_AT_A_TIME = 1_000
 _MOST_NAMED = 5
 
 
+def _note_nothing(_: BatchJob) -> None:
+    """Do nothing, for callers without events."""
+
+
 @attrs.frozen(kw_only=True)
 class WaitApi:
     """The functions of the service and of the client that waiting uses.
 
     ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
+    ``seen`` receives each job that was read in another state than before.
     """
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
@@ -55,6 +60,7 @@ class WaitApi:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     chance: Callable[[], float]
+    seen: Callable[[BatchJob], None] = _note_nothing
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -249,6 +255,7 @@ class Wait:
             self._failures_in_a_row = 0
             self._no_answer_since = None
             if entry.take(found, now, self.api.now()):
+                self.api.seen(entry.job)
                 self._report(entry.job)
             if found.is_terminal:
                 if not self._is_held(name, entry):

@@ -59,16 +59,13 @@ class UploadContent(Uploadable, Protocol):
 class Transfer(Request):
     """A call with a file in it or in its answer, or one that prepares such a call.
 
-    ``headers`` are sent beside the client's own. The ``content`` is sent between ``head`` and ``tail``. With
-    ``target`` the call goes to that URL (presigned, and so a secret) and not to the service, without the key;
-    ``path`` is then the part that may be shown.
+    ``headers`` are sent beside the client's own. The ``content`` is sent between ``head`` and ``tail``.
     """
 
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     head: bytes = attrs.field(default=b"", repr=False)
     content: Uploadable | None = None
     tail: bytes = attrs.field(default=b"", repr=False)
-    target: Secret | None = attrs.field(default=None, repr=False)
 
     @property
     def length(self) -> int:

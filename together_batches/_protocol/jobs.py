@@ -24,6 +24,8 @@ from together_batches.models import BatchJob
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from together_batches.config import Secret
+
 T = TypeVar("T")
 
 EXCERPT_BYTES = 1 << 16
@@ -42,7 +44,8 @@ class Request:
 
     ``path`` is percent-encoded and comes after the base URL. ``repeatable`` means that sending it twice has the
     effect of sending it once, so that it may be sent again if its response is lost. ``most_bytes`` is the maximum
-    size of a successful response, decoded.
+    size of a successful response, decoded. With ``target`` the call goes to that URL (presigned, and so a secret) and
+    not to the service, without the key; ``path`` is then the part that may be shown.
     """
 
     method: str
@@ -50,6 +53,7 @@ class Request:
     repeatable: bool
     body: bytes | None = attrs.field(default=None, repr=False)
     most_bytes: int = attrs.field(default=_MOST_BYTES, repr=False)
+    target: Secret | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define(eq=False)
@@ -82,6 +86,9 @@ class Answer:
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
         return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+    def close(self) -> None:
+        """Release the connection, if the body has not arrived yet; here it has."""
 
 
 # --- requests -------------------------------------------------------------------------------------------------

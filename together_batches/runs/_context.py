@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
+from together_batches._emitter import Emitter
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.errors import APIError
+from together_batches.events import RunChanged
 from together_batches.models import BatchJob, FileObject, Price
 from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory
@@ -72,7 +74,7 @@ class RunApi:
 
     ``file`` returns the metadata of a file. ``know`` takes an existing job, which no later create can have made.
     ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace. ``prices`` are those of
-    the models, by their names.
+    the models, by their names. ``emitter`` has the callbacks of the client.
     """
 
     time: Clock
@@ -86,6 +88,7 @@ class RunApi:
     download: Callable[[str, Path], Awaitable[object]]
     cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
     prices: Callable[[], Awaitable[Mapping[str, Price]]]
+    emitter: Emitter = attrs.field(factory=Emitter)
 
 
 @attrs.frozen(kw_only=True)
@@ -108,22 +111,24 @@ class RunContext:
         return self.api.time
 
     def emit(self, kind: RunEventKind, message: str, key: Key | None = None, job_id: str | None = None) -> None:
-        """Report an event to ``on_event``."""
-        if self.options.on_event is None:
+        """Report an event to ``on_event`` of the call and to that of the client."""
+        on_event, emitter = self.options.on_event, self.api.emitter
+        if on_event is None and not emitter.callbacks:
             return
         shard, attempt = key or (None, None)
-        self.options.on_event(
-            RunEvent(
-                kind=kind,
-                message=message,
-                at=self.time.now(),
-                shard=shard,
-                attempt=attempt,
-                job_id=job_id,
-                invalid=self.store.run.invalid,
-                **attrs.asdict(self.store.buckets),
-            )
-        )
+        facts: dict[str, Any] = {
+            "kind": kind,
+            "at": self.time.now(),
+            "shard": shard,
+            "attempt": attempt,
+            "job_id": job_id,
+            "invalid": self.store.run.invalid,
+            **attrs.asdict(self.store.buckets),
+        }
+        if on_event is not None:
+            on_event(RunEvent(message=message, **facts))
+        if emitter.callbacks:
+            emitter.emit(RunChanged(directory=str(self.directory.directory), **facts))
 
     async def until_answered(
         self,
