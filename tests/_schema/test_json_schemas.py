@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from together_batches._schema.json_schemas import inlined, is_same, lost_reference
+from together_batches._schema.json_schemas import endless_reference, inlined, is_same, lost_reference
 
 TEXT = {"type": "string"}
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
@@ -20,6 +20,10 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
         ({"$ref": "#/$defs/Node", "$defs": {"Node": NODE}}, {**NODE, "$defs": {"Node": NODE}}),
         ({"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"$ref": "#x"}, "d": {"$anchor": "x"}}}, {"$anchor": "x"}),
         ({"$ref": "#/$defs/A", "$defs": {"A": True}}, {}),
+        (
+            {"$ref": "#/$defs/A", "$defs": {"A": {"items": {"$dynamicRef": "#/$defs/B"}}, "B": TEXT}},
+            {"items": {"$dynamicRef": "#/$defs/B"}, "$defs": {"B": TEXT}},
+        ),
         ({"$ref": "#/$defs/A", "minLength": 2, "$defs": {"A": TEXT}}, {"minLength": 2, "allOf": [TEXT]}),
         ({"type": "object", "$defs": {"A": TEXT}}, {"type": "object", "$defs": {"A": TEXT}}),
     ],
@@ -100,3 +104,25 @@ def test_another_schema(one: dict[str, Any], other: dict[str, Any]) -> None:
     """Any other difference counts."""
     assert not is_same(one, other)
     assert not is_same(other, one)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "endless"),
+    [
+        ({"$ref": "#/$defs/b"}, {"$ref": "#/$defs/a"}, True),
+        ({"allOf": [{"$ref": "#/$defs/a"}]}, {}, True),
+        ({"if": {"$ref": "#/$defs/b"}}, {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}]}, True),
+        ({"properties": {"next": {"$ref": "#/$defs/a"}}}, {}, False),
+        ({"anyOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}, {"items": {"$ref": "#/$defs/a"}}, False),
+    ],
+)
+def test_a_reference_that_leads_to_itself(a: dict[str, object], b: dict[str, object], endless: bool) -> None:
+    """A schema may contain itself for a part of a value, and not for the whole value: no answer could be read."""
+    schema: dict[str, object] = {"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": a, "b": b}}
+    assert (endless_reference(schema) is not None) is endless
+
+
+@pytest.mark.parametrize("keyword", ["dependencies", "dependentSchemas"])
+def test_a_reference_of_a_dependency(keyword: str) -> None:
+    """References in schemas that apply if a member is present are found, too."""
+    assert lost_reference({keyword: {"a": {"$ref": "http://a/b"}, "c": ["d"]}}) == "http://a/b"

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
+from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _T = TypeVar("_T")
+
+_TYPES_KEPT = 128
 
 
 class WireError(Exception):
@@ -200,6 +203,7 @@ def _unwrapped(value: object) -> object:
     raise TypeError(message)
 
 
+@lru_cache(_TYPES_KEPT)
 def _fields_of(owner: Any) -> list[str] | None:
     fields: Any = getattr(owner, "__attrs_attrs__", None)
     if fields is None and dataclasses.is_dataclass(owner):

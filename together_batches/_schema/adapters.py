@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, get_origin, is_typeddi
 import attrs
 
 from together_batches._protocol import json_codec
-from together_batches._schema.json_schemas import inlined, lost_reference
+from together_batches._schema.json_schemas import endless_reference, inlined, lost_reference
 from together_batches._schema.reasons import reason_of
 from together_batches.errors import UsageError
 
@@ -189,6 +189,10 @@ def _made(name: str | None, validate: Callable[..., Any], schema: Callable[[], o
         lost = lost_reference(document)
         if lost is not None:
             message = f"it refers to {lost}, which is not in it, and nothing is fetched"
+            raise ValueError(message)
+        endless = endless_reference(document)
+        if endless is not None:
+            message = f"$ref {endless} leads to itself"
             raise ValueError(message)
         document = inlined(document)
         text = json_codec.encode(document)

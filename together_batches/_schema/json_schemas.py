@@ -29,6 +29,9 @@ _SINGLE = frozenset(
         "unevaluatedProperties",
     }
 )
+_SAME_VALUE = frozenset({"allOf", "anyOf", "else", "if", "not", "oneOf", "then"})
+"""Keywords whose schemas are about the same value, and not about a part of it."""
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _UNORDERED = frozenset({"enum", "required", "type"})
 _DEFINITIONS = ("$defs", "definitions")
 _WORDING = frozenset({"$comment", "$schema", "default", "description", "examples", "title", *_DEFINITIONS})
@@ -66,7 +69,7 @@ def _within(schema: object) -> Iterator[_Object]:
             continue
         yield found
         for keyword, value in found.items():
-            if keyword in _NAMED:
+            if keyword in _NAMED or keyword == "dependencies":
                 left += (_object(value) or {}).values()
             elif keyword in _LISTED or keyword in _SINGLE:
                 left += [value] if (items := _list(value)) is None else items
@@ -96,11 +99,46 @@ def target_of(root: object, reference: object) -> object:
 def lost_reference(schema: _Object) -> str | None:
     """Return a reference to what is not in the schema, or None. Nothing is fetched, here and at the service."""
     for found in _within(schema):
-        for keyword in ("$ref", "$dynamicRef"):
+        for keyword in _REFERENCES:
             reference = found.get(keyword)
             if isinstance(reference, str) and target_of(schema, reference) is None:
                 return reference
     return None
+
+
+def endless_reference(schema: _Object) -> str | None:
+    """Return a reference that leads back to itself for the same value, or None. No answer could be read by it."""
+    passed = set[int]()
+    for start in _within(schema):
+        # Depth first; a schema is left when all that it applies to the same value are done.
+        within, left = dict[int, str](), [(start, "", False)]
+        while left:
+            found, reference, is_done = left.pop()
+            if is_done:
+                within.pop(id(found))
+                passed.add(id(found))
+            elif id(found) in within:
+                return reference or within[id(found)]
+            elif id(found) not in passed:
+                within[id(found)] = reference
+                left.append((found, reference, True))
+                left += [(each, name, False) for each, name in _for_same_value(schema, found)]
+    return None
+
+
+def _for_same_value(root: _Object, schema: _Object) -> Iterator[tuple[_Object, str]]:
+    """Yield the schemas that a schema applies to the same value, each with the reference that leads to it, if any."""
+    for keyword, value in schema.items():
+        reference = value if keyword in _REFERENCES and isinstance(value, str) else ""
+        given = [target_of(root, reference)] if reference else []
+        if keyword in _SAME_VALUE:
+            given = [value] if (items := _list(value)) is None else items
+        elif keyword == "dependentSchemas":
+            given = [*(_object(value) or {}).values()]
+        for each in given:
+            found = _object(each)
+            if found is not None:
+                yield found, reference
 
 
 def inlined(schema: _Object) -> _Object:
@@ -132,10 +170,10 @@ def _pruned(schema: _Object) -> _Object:
     left: list[object] = [{keyword: value for keyword, value in schema.items() if keyword not in _DEFINITIONS}]
     while left:
         for found in _within(left.pop()):
-            target = target_of(schema, found.get("$ref"))
-            if target is not schema and id(target) not in used:
-                used.add(id(target))
-                left.append(target)
+            for target in [target_of(schema, found.get(keyword)) for keyword in _REFERENCES]:
+                if target is not schema and id(target) not in used:
+                    used.add(id(target))
+                    left.append(target)
     kept = dict(schema)
     for keyword in _DEFINITIONS:
         named = _object(kept.pop(keyword, None)) or {}
