@@ -192,7 +192,8 @@ def _unwrapped(value: object) -> object:
         return dict(cast("Mapping[object, object]", value))
     if isinstance(value, list | tuple):
         return list(cast("list[object]", value))
-    if (fields := _fields_of(type(value))) is not None:
+    kind: Any = type(value)
+    if (fields := _fields_of(kind)) is not None:
         return {name: getattr(value, name) for name in fields if not name.startswith("_")}
     numpy: Any = sys.modules.get("numpy")  # a number of numpy exists only if numpy is imported
     if numpy is not None:
