@@ -595,6 +595,31 @@ async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None
     assert not any("belong to no request" in event.message for event in run.events)
 
 
+async def test_a_second_job_whose_answer_fits(run: Runner, emulator: Emulator) -> None:
+    """An answer of a second job that fits replaces one of the first that does not, also without ``retry_invalid``."""
+    _fates(run, row_0=[BAD], row_2=[Failure()])
+    await _stopped(run, RunEventKind.UPLOADED, schema=City)
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    emulator.add_job(input_file_id=file_id, status="COMPLETED")
+    body = {"choices": [{"message": {"content": '{"name": "Prague", "population": 1}'}, "finish_reason": "stop"}]}
+    answers = b"".join(
+        json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": body}}).encode() + b"\n"
+        for custom_id in ("row-0", "row-1", "row-2")
+    )
+    added: list[str] = []
+
+    def add(event: RunEvent) -> None:
+        if event.kind == RunEventKind.COLLECTED and not added:
+            files = {"output_file_id": emulator.add_file(answers), "error_file_id": None}
+            added.append(emulator.add_job(input_file_id=file_id, status="COMPLETED", **files))
+
+    report = await run(schema=City, on_event=add)
+    assert (report.succeeded, report.invalid_answers, report.ok) == (ROWS, 0, True)
+    assert report.job_ids[1] == added[0]
+    assert len(emulator.jobs) == 5
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
 async def test_two_jobs_of_a_create_without_results(run: Runner, emulator: Emulator) -> None:
     """Two jobs of a create, both without results, are given up in turn: each is adopted once, then rows go again."""
     await _stopped(run, RunEventKind.UPLOADED)

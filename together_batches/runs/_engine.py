@@ -11,6 +11,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
+
 from together_batches._jobs.task_group import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
@@ -231,11 +233,16 @@ class Engine:
                 self._load.sent_rows -= attempt.rows
                 return False
             other = await previous.other_job()
+        if other is not None:
+            self._load.sent_rows -= attempt.rows
+            # It also answered the rows whose answers are invalid, and is paid for already.
+            shard, earlier = self._store.shards[attempt.shard], self._store.earlier(attempt.key)
+            rows = len(rules.rows_of(shard, earlier, retry_invalid=True))
+            attempt = attrs.evolve(attempt, rows=rows, retries_invalid=attempt.retries_invalid or rows > attempt.rows)
         await self._store.begin(attempt, planned_at=self._run.time.now())
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:
-            self._load.sent_rows -= attempt.rows
             await self._collecting(key).attempt_job.take_up(other)
         return bool(attempt.rows)
 
