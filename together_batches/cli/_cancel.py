@@ -342,6 +342,8 @@ class _Cancel:
         summary = f"{report}; took {elapsed:.1f} s"
         if draining and not wait and is_terminal(sys.stderr):
             summary += "; what is canceling stops by itself, and --wait follows it"
+        if self._report is not None:
+            summary += f"; the report is {self._report.path}"
         failures = list(report.failures)
         if wait and draining:
             failures += [outcome for outcome in report if outcome.result is CancelResult.CANCELING]
