@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 @service_options
 def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
     """Wait for jobs, and print each as it finishes. The exit code is 0 if all of them
-    completed. Interrupting the wait leaves the jobs alone.
+    completed. Interrupting the wait leaves the jobs alone. Each ends as COMPLETED,
+    FAILED, EXPIRED or CANCELLED.
 
     examples:
       together-batches wait ID                      until it has finished
