@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -208,10 +209,21 @@ async def test_a_job_created_in_the_future_is_a_young_one() -> None:
 
 @without_wires
 async def test_a_cancelled_job_is_looked_at_soon() -> None:
-    """A cancelled job is read soon, however long it ran, because draining takes seconds."""
+    """A cancelled job is read as often as after a cancel that is followed, however long it ran and drains."""
     service = Service(a=[(0, "CANCELING"), (5, "CANCELLED")], created=NOON - timedelta(hours=5))
     await wait(service)
-    assert service.times == [0, 2, 4, 6]
+    assert service.times == [0, 1, 2.5, 4.75, 8.125]
+    service = Service(a=[(0, "CANCELING"), (170, "CANCELLED")], created=NOON)
+    await wait(service)
+    assert [after - before for before, after in pairwise(service.times)][-3:] == [30, 30, 30]
+
+
+@without_wires
+async def test_a_job_that_is_cancelled_during_the_wait() -> None:
+    """From the first read that shows the cancel, a job is read often."""
+    service = Service(a=[(0, "IN_PROGRESS"), (50, "CANCELING"), (95, "CANCELLED")], created=NOON - timedelta(hours=5))
+    await wait(service)
+    assert service.times == [0, 45, 90, 91, 92.5, 94.75, 98.125]
 
 
 @without_wires

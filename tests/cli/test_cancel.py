@@ -516,7 +516,7 @@ def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[
     on_terminal("stdout", "stderr")
     ran = run("cancel", *ids)
     assert ran.code == 5
-    assert ran.lines[:4] == ["ID", "  RESULT            STATUS", unknown, "  not_found         -"]
+    assert ran.lines[:4] == ["ID", "  RESULT     STATUS", unknown, "  not_found  -"]
     assert ran.lines[4].startswith("  the service answered 404")
     assert "RESULT" in ran.lines[ran.lines.index("") + 1]
     assert not any(job_id in ran.out for job_id in ids[:30])
@@ -542,6 +542,19 @@ def test_few_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[.
     ran = run("cancel", *ids)
     assert len(ran.lines) == 20
     assert "20 of 20" not in ran.err
+
+
+def test_lines_on_a_terminal(
+    run: Run, emulator: Emulator, on_terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal a line has blanks between its columns, and the error below it; a narrow one has the id alone."""
+    (job_id,) = seed(emulator, 1)
+    on_terminal("stdout")
+    ran = run("cancel", job_id, "no", "--max-concurrency", "1")
+    assert ran.lines[:2] == [f"{job_id}  canceling         CANCELING", f"{'no':36}  not_found         -"]
+    assert ran.lines[2].startswith("  the service answered 404")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run("cancel", job_id).lines == [job_id, "  canceling         CANCELING"]
 
 
 def test_quiet_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:

@@ -146,3 +146,10 @@ def test_a_bar_where_lines_go_elsewhere(run: Run, emulator: Emulator, on_termina
     on_terminal("stderr")
     assert "Waiting" in run("wait", *ids).err
     assert "Waiting" not in run("wait", *ids, "--quiet").err
+
+
+def test_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """On a terminal a finished job is a line with blanks between its columns, with the error below it."""
+    failed = emulator.add_job(status="FAILED", error="no such model\x1b")
+    on_terminal("stdout")
+    assert run("wait", failed).lines == [f"{failed}  FAILED", "  no such model\\x1b"]

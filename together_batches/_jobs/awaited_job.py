@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from together_batches._jobs.patience import Absence
+from together_batches._jobs.poller import FIRST_DRAIN_SECONDS, longer_drain
 from together_batches.errors import NotFoundError
 from together_batches.models import BatchJob, BatchJobStatus
 
@@ -43,6 +44,8 @@ class AwaitedJob:
     _moved: float
     """The time of the last change."""
     _warn_at: float
+    _drain: float | None = None
+    """The interval for a job that is draining."""
     _seen: bool = False
 
     @classmethod
@@ -69,8 +72,10 @@ class AwaitedJob:
             found = attrs.evolve(found, progress=before.progress)  # progress never decreases
         if not self._seen and found.created_at is not None:
             self._began -= max(0.0, (utc - found.created_at).total_seconds())
-        if found.status == BatchJobStatus.CANCELING and (not self._seen or before.status != found.status):
-            self._began = now  # draining takes seconds, however long the job ran
+        if found.status != BatchJobStatus.CANCELING:
+            self._drain = None
+        else:  # draining takes seconds, however long the job ran
+            self._drain = FIRST_DRAIN_SECONDS if self._drain is None else longer_drain(self._drain)
         if (found.status, found.progress) != (before.status, before.progress):
             self._moved = now
             self._warn_at = now + _QUIET_SECONDS
@@ -81,7 +86,9 @@ class AwaitedJob:
         return is_news
 
     def interval(self, now: float) -> float:
-        """Return the seconds until the next read, for a job of its age."""
+        """Return the seconds until the next read, for a job of its age; while it drains, as after a cancel."""
+        if self._drain is not None:
+            return self._drain
         return min(max(_SHORTEST_SECONDS, _SHARE_OF_AGE * (now - self._began)), _LONGEST_SECONDS)
 
     def quiet_hours(self, now: float) -> float | None:

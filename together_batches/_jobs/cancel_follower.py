@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from together_batches._jobs.cancel import CancelApi, CancelCall, after_look, cancel_once
-from together_batches._jobs.poller import Poller
+from together_batches._jobs.poller import FIRST_DRAIN_SECONDS, Poller, longer_drain
 from together_batches._jobs.status_reader import Found, StatusReader
 from together_batches._jobs.task_group import plain_group
 from together_batches.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
     from together_batches._http.client_state import BulkContext
 
-# The service asks for polls 30 to 60 s apart (https://docs.together.ai/docs/inference/batch/manage), but a job drains
-# within seconds (about 15 observed). So the first poll is early, and the intervals grow.
-_FIRST_POLL_SECONDS = 1.0
-_LONGEST_POLL_SECONDS = 30.0
-_GROWTH = 1.5
 _MOST_FAILED_POLLS = 5
 _SECONDS_WITHOUT_LOOKS = 30.0
 """Seconds without reads of jobs with unanswered cancels, after such reads failed: doubling the requests would prolong
@@ -41,7 +36,7 @@ class Followed:
     call: CancelCall
     is_unclear: bool = False
     """Whether a cancel without a successful response may have been accepted; then the job is read once."""
-    interval: float = _FIRST_POLL_SECONDS
+    interval: float = FIRST_DRAIN_SECONDS
     failures: int = 0
 
 
@@ -111,7 +106,7 @@ class CancelFollower:
         self._settle = settle
         self._end = end
         self._accepted = accepted
-        self._poller = Poller(self._look, clock=api.clock, sleep=api.sleep, pause=_FIRST_POLL_SECONDS)
+        self._poller = Poller(self._look, clock=api.clock, sleep=api.sleep, pause=FIRST_DRAIN_SECONDS)
         self._status_reader = StatusReader(self._read, self._list_jobs, max_concurrency=max_concurrency)
         self._single_look = StatusReader(
             self._look_once, self._list_jobs, max_concurrency=min(max_concurrency, _MAX_FAILED_READS)
@@ -128,7 +123,7 @@ class CancelFollower:
         if outcome.result is CancelResult.CANCELING:
             self._announce(outcome, call)
         if pause is None:
-            self._add(outcome, call, _FIRST_POLL_SECONDS, early=_FIRST_POLL_SECONDS / 2)
+            self._add(outcome, call, FIRST_DRAIN_SECONDS, early=FIRST_DRAIN_SECONDS / 2)
         else:
             self._add(outcome, call, pause)
 
@@ -136,7 +131,7 @@ class CancelFollower:
         """Read the job of an unclear cancel once; return False during an outage, in which that would be in vain."""
         if self._api.clock() < self._no_look_until:
             return False
-        self._add(outcome, call, _FIRST_POLL_SECONDS, is_unclear=True)
+        self._add(outcome, call, FIRST_DRAIN_SECONDS, is_unclear=True)
         return True
 
     def pop(self, job_id: str) -> Followed:
@@ -243,4 +238,4 @@ class CancelFollower:
             else:
                 self._announce(entry.outcome, call)
         self._poller.schedule(name, pause, early=early)
-        entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * _GROWTH)
+        entry.interval = longer_drain(entry.interval)

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+# The service asks for polls 30 to 60 s apart (https://docs.together.ai/docs/inference/batch/manage), but a job that
+# was cancelled drains within seconds (about 15 observed). So its first poll is early, and the intervals grow.
+FIRST_DRAIN_SECONDS = 1.0
+_LONGEST_DRAIN_SECONDS = 30.0
+_DRAIN_GROWTH = 1.5
 _RESOLUTION_SECONDS = 0.001
 """Clocks and timers differ in resolution."""
+
+
+def longer_drain(seconds: float) -> float:
+    """Return the interval after one of so many seconds, for a job that is draining."""
+    return min(_LONGEST_DRAIN_SECONDS, seconds * _DRAIN_GROWTH)
 
 
 class Poller:

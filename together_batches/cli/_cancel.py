@@ -13,7 +13,7 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input, is_input
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
-from together_batches.cli._listing import View, print_jobs
+from together_batches.cli._listing import View, item_on_screen, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
@@ -308,7 +308,7 @@ class _Cancel:
             await to_thread.run_sync(self._report.close)
         if not each:
             if not report.ok:
-                print_lines(failure_lines(report.failures))
+                print_failures(report.failures)
                 print()
             print_table(report)
         return self._end(report, elapsed)
@@ -342,6 +342,8 @@ class _Cancel:
         summary = f"{report}; took {elapsed:.1f} s"
         if draining and not wait and is_terminal(sys.stderr):
             summary += "; what is canceling stops by itself, and --wait follows it"
+        if self._report is not None:
+            summary += f"; the report is {self._report.path}"
         failures = list(report.failures)
         if wait and draining:
             failures += [outcome for outcome in report if outcome.result is CancelResult.CANCELING]
@@ -426,8 +428,6 @@ def cancel_confirmed(count: int, *, yes: bool) -> bool:
 
 # --- the output
 
-_OUTCOME = (Column("ID"), Column("RESULT"), Column("STATUS", rank=1))
-
 
 def outcome_line(outcome: CancelOutcome) -> str:
     """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
@@ -436,23 +436,21 @@ def outcome_line(outcome: CancelOutcome) -> str:
 
 
 def on_screen_line(outcome: CancelOutcome) -> str:
-    """Return an outcome for a terminal, on as many lines as it takes; results of several are below each other."""
-    return "\n".join(_drawn([outcome], header=False))
+    """Return an outcome for a terminal, its error below it."""
+    status = outcome.job.status if outcome.job else None
+    error = str(outcome.error) if outcome.error else None
+    return item_on_screen(outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), status, note=error)
 
 
-def failure_lines(failures: Sequence[CancelOutcome]) -> Iterable[str]:
-    """Return a table of failures, each with its error below it."""
-    return _drawn(failures, header=True)
-
-
-def _drawn(outcomes: Sequence[CancelOutcome], *, header: bool) -> Iterable[str]:
+def print_failures(failures: Sequence[CancelOutcome]) -> None:
+    """Print a table of failures, each with its error below it."""
     screen = terminal(sys.stdout)
     rows = [
-        columns((outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), outcome.job.status if outcome.job else None))
-        for outcome in outcomes
+        columns((outcome.job_id, outcome.result, outcome.job.status if outcome.job else None)) for outcome in failures
     ]
-    notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(outcomes) if outcome.error}
-    return draw(_OUTCOME, rows, screen.width, header=header, notes=notes, dots=screen.dots)
+    notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(failures) if outcome.error}
+    drawn = (Column("ID"), Column("RESULT"), Column("STATUS", rank=1))
+    print_lines(draw(drawn, rows, screen.width, notes=notes, dots=screen.dots))
 
 
 _WIDEST_RESULT = max(map(len, CancelResult))

@@ -208,6 +208,17 @@ def print_files(common: Common, files: Sequence[FileObject], view: View) -> None
     table.print(common, files, noun="file")
 
 
+_USUAL_ID = 36
+
+
+def item_on_screen(job_id: str, *facts: str | None, note: str | None = None) -> str:
+    """Return a job for a terminal that is printed before others are known; those below it are aligned if usual."""
+    screen = terminal(sys.stdout)
+    row = columns((job_id.ljust(_USUAL_ID), *facts))
+    notes = {0: escape(note)} if note else None
+    return "\n".join(draw([Column("")] * len(row), [row], screen.width, header=False, notes=notes))
+
+
 class _Table(Generic[T]):
     """A list of values as a table on a terminal, otherwise as lines, or with ``--json`` as an array."""
 

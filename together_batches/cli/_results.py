@@ -69,6 +69,13 @@ def results(
     --schema, answers that do not fit it are invalid. A FILE that ends in .parquet
     becomes a table, with a column for each member of the schema.
 
+    The result of each row:
+      success  an answer
+      invalid  an answer that does not fit --schema
+      failure  an error
+      missing  a row of --requests that is in neither file
+      stray    a line that repeats an earlier row, or belongs to no request
+
     examples:
       together-batches results ID -o out.jsonl
       together-batches results ID -o out.parquet

@@ -117,6 +117,9 @@ def run(
     in the order of the file. Interrupted in any way, the same command goes on where
     it was. What fails on the way is sent again.
 
+    The result of each row is success, invalid (an answer that does not fit
+    --schema), failure (an error), or missing (no result came).
+
     examples:
       together-batches run requests.jsonl -o answers.jsonl
       together-batches run requests.jsonl -o answers.jsonl --skip-invalid

@@ -56,7 +56,7 @@ def draw(
             cells = [_cell(line[place], columns[place], size, dots) for place, size in places.items()]
             yield (indent + _GAP.join(cells)).rstrip()
         if notes and (note := notes.get(number)):
-            yield from wrap(note, max(width, 10), initial_indent=_GAP, subsequent_indent=_GAP)
+            yield from wrap(note, max(width, 10), initial_indent=_GAP, subsequent_indent=_GAP, break_on_hyphens=False)
 
 
 _Line = tuple[str, dict[int, int]]

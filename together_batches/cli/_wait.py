@@ -11,6 +11,7 @@ from together_batches.cli._command import Common, command, patience_option, serv
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input
 from together_batches.cli._jobs import by_status
+from together_batches.cli._listing import item_on_screen
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._progress import bar
 from together_batches.cli._text import (
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 @service_options
 def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
     """Wait for jobs, and print each as it finishes. The exit code is 0 if all of them
-    completed. Interrupting the wait leaves the jobs alone.
+    completed. Interrupting the wait leaves the jobs alone. Each ends as COMPLETED,
+    FAILED, EXPIRED or CANCELLED.
 
     examples:
       together-batches wait ID                      until it has finished
@@ -116,6 +118,11 @@ def note_change(common: Common, job: BatchJob) -> None:
 
 
 def print_finished(common: Common, job: BatchJob) -> None:
-    """Print a job that has finished, with the columns that the reference names, and flush."""
-    line = columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error))
-    print(as_json(job) if common.json else "\t".join(line), flush=True)
+    """Print a job that has finished, and flush; in a pipe with the columns that the reference names."""
+    if common.json:
+        text = as_json(job)
+    elif is_terminal(sys.stdout):
+        text = item_on_screen(job.id, job.status, note=job.error)
+    else:
+        text = "\t".join(columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error)))
+    print(text, flush=True)
