@@ -63,6 +63,45 @@ def test_given_prices(run: Run, requests: str) -> None:
     assert (ran.code, ran.err) == (2, "together-batches: error: --price-in and --price-out go together\n")
 
 
+def test_a_table(run: Run, priced: Emulator, tmp_path: Path) -> None:
+    """The requests that run would make of a table are estimated, with their parameters."""
+    table = tmp_path / "cities.csv"
+    table.write_text("id,city\n1,Paris\n2,Rome\n")
+    options = [str(table), "--prompt", "Describe {city}.", "--model", "m", "--parameter", "max_tokens=1000"]
+    ran = run("estimate", *options)
+    assert (ran.code, ran.lines[0][:6]) == (0, "2 rows")
+    assert "answers: at most 2 000 tokens, the sum of max_tokens" in ran.lines
+    requests = jsonl.requests(table, prompt="Describe {city}.", model="m", max_tokens=1000)
+    found = jsonl.estimate(requests)
+    assert json.loads(run("estimate", *options, "--json").out)["prompt_tokens"] == found.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ((), 2, "is a table: --prompt, with its columns in braces, makes a request of each row"),
+        (("--model", "m"), 2, "is a table: --prompt"),
+        (("--prompt", "{town}", "--model", "m"), 2, "has no column 'town'; its columns are 'id', 'city'"),
+        (("--prompt", "{city}"), 2, "--prompt makes requests: name their model with --model"),
+        (("--prompt", "{city}", "--model", "m", "--custom-id", "city"), 1, "row 2, column 'city': the id must be"),
+    ],
+)
+def test_tables_that_cannot_be(
+    run: Run, priced: Emulator, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    """The error is the one of run."""
+    (tmp_path / "cities.csv").write_text("id,city\n1,Paris\n2,Paris\n")
+    ran = run("estimate", str(tmp_path / "cities.csv"), *options)
+    assert (ran.code, ran.out) == (code, "")
+    assert message in ran.err
+
+
+def test_a_model_is_for_a_table(run: Run, priced: Emulator, requests: str) -> None:
+    """A file of requests has its models, and its schemas."""
+    ran = run("estimate", requests, "--model", "m")
+    assert (ran.code, ran.err) == (2, "together-batches: error: --model is for a table: add --prompt\n")
+
+
 def test_no_prices(run: Run, priced: Emulator, requests: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without access to the prices, or without a key, the tokens are estimated, and the reason is printed."""
     priced.fail(Fault(on="models", status=403, times=None))

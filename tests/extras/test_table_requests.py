@@ -146,3 +146,15 @@ def test_without_an_arrow_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError) as caught:
         list(_requests(pl.DataFrame(_COLUMNS)))
     assert str(caught.value) == 'this table needs an Arrow library: pip install "together_batches[arrow]"'
+
+
+def test_a_frame_whose_own_library_needs_pyarrow() -> None:
+    """Pandas exports its frames by pyarrow alone; the error names it, whatever reads the table."""
+
+    class Frame:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            message = "`Import pyarrow` failed."
+            raise ImportError(message)
+
+    with pytest.raises(UsageError, match=r"^the table needs pyarrow, .*: pip install pyarrow$"):
+        list(_requests(Frame()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -170,6 +170,10 @@ _FUNCTION = "the table: row 1: the prompt returned {}; it must return a list of 
         (
             {"prompt": "hello"},
             "the prompt names no column, so all requests would be equal: write the name of a column",
+        ),
+        (
+            {"prompt": "{{city}}"},
+            "the prompt names no column, so all requests would be equal: write the name of a column in single braces",
         ),
         ({"prompt": "{town}"}, "the table has no column 'town'; its columns are 'id', 'city'"),
         ({"prompt": 5}, "prompt is a template, or a function from a row to its messages, not 5"),
@@ -386,3 +390,20 @@ def test_a_table_that_can_be_read_only_once_is_not_read_for_its_fingerprint() ->
     assert "table" not in requests.fingerprint
     list(requests)
     assert requests.fingerprint == _requests(_CITIES).fingerprint
+
+
+def test_the_repr_names_model_and_table() -> None:
+    """A notebook shows it, and the rows may be many."""
+    requests = jsonl.requests([{"id": 1, "city": "Paris"}], prompt="{city}", model="m")
+    assert repr(requests) == "<TableRequests: a request to m for each row of the table>"
+
+
+def test_a_frame_in_place_of_requests_is_refused() -> None:
+    """Iterated, a frame gives columns, or their names; the error says what makes requests of its rows."""
+
+    class Frame(list[str]):
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            raise AssertionError
+
+    with pytest.raises(UsageError, match=r"a frame is a table: jsonl\.requests makes a request of each of its rows"):
+        jsonl.validate(cast("Any", Frame(["id", "city"])))

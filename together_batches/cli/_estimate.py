@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from together_batches._text import format_usd
 from together_batches.cli._command import Common, command, option, requests_argument, service_options
-from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._local_files import requests_in
+from together_batches.cli._exits import CommandError, Exit, code_of
+from together_batches.cli._local_files import requests_in, schema_in, schema_option
 from together_batches.cli._loop import connected, in_loop, raised_by_signals
 from together_batches.cli._numbers import zero_or_above
+from together_batches.cli._tables import as_options, requests_of, table_options, taken
 from together_batches.cli._text import as_json, count_of, print_err, print_lines
 from together_batches.errors import BatchesError
 
@@ -45,21 +46,42 @@ def given_price(price_in: float | None, price_out: float | None) -> Price | None
 
 @command("estimate")
 @requests_argument
+@table_options
+@option("--model M", "with --prompt: the model of the requests")
+@schema_option
 @price_options
 @service_options
-def estimate(common: Common, source: str, price_in: float | None, price_out: float | None) -> Exit:
+def estimate(
+    common: Common,
+    source: str,
+    model: str | None,
+    schema: str | None,
+    price_in: float | None,
+    price_out: float | None,
+    **options: Any,
+) -> Exit:
     """Estimate the tokens of a file of requests, and their cost at list prices, before
     anything is sent. The prices come from the service if the key may read them.
+    The options of a table are those of run.
 
     examples:
       together-batches estimate requests.jsonl
       together-batches estimate requests.jsonl --price-in 0.05 --price-out 0.20
+      together-batches estimate cities.csv --prompt "Which river flows through {city}?"
+          --model openai/gpt-oss-20b --parameter max_tokens=64
     """
     from together_batches import jsonl
 
-    prices = given_price(price_in, price_out) or list_prices(common)
-    with raised_by_signals():
-        found = jsonl.estimate(requests_in(source), prices=prices)
+    try:
+        table = requests_of(source, model, taken(options), schema_in(schema))
+        if table is None and not (model is None and schema is None):
+            message = f"--{'model' if model else 'schema'} is for a table: add --prompt"
+            raise CommandError(message)
+        prices = given_price(price_in, price_out) or list_prices(common)
+        with raised_by_signals():
+            found = jsonl.estimate(table or requests_in(source), prices=prices)
+    except BatchesError as error:
+        raise CommandError(as_options(str(error)), code_of(error)) from error
     if common.json:
         print(as_json(found))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections import Counter
@@ -32,7 +31,7 @@ from together_batches.cli._loop import confirmed, connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._parquet import RunTable, is_parquet
 from together_batches.cli._progress import rows_bar
-from together_batches.cli._tables import requests_of, table_options, taken
+from together_batches.cli._tables import as_options, requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, ValidationError
 
@@ -149,7 +148,7 @@ def run(
     try:
         table = requests_of(source, options["model_id"], taken(options), options["schema"])
     except BatchesError as error:
-        raise CommandError(_as_options(str(error)), code_of(error)) from error
+        raise CommandError(as_options(str(error)), code_of(error)) from error
     if table is not None:
         options["model_id"] = None  # that of the requests, not of the jobs
     requests = table or spooled(source)
@@ -239,11 +238,11 @@ class _Run:
             if self._table is not None and report.output is not None:
                 await self._table.write(requests, options["schema"])
         except ValidationError as error:
-            print_error(_as_options(str(error)))
+            print_error(as_options(str(error)))
             _print_problems(error)
             return Exit.FAILED
         except BatchesError as error:
-            raise CommandError(_as_options(str(error)), code_of(error)) from error
+            raise CommandError(as_options(str(error)), code_of(error)) from error
         self._report = report
         if common.json and not self.is_at_the_sample:
             print(as_json(report))
@@ -325,19 +324,10 @@ class _Run:
 def _print_problems(error: ValidationError) -> None:
     problems = error.problems
     for problem in problems[:_MOST_PROBLEMS] if len(problems) > 1 else ():
-        print_err(_as_options(str(problem)))
+        print_err(as_options(str(problem)))
     if len(problems) > _MOST_PROBLEMS:
         print_err(f"and {format_count(len(problems) - _MOST_PROBLEMS)} more")
     print_err("nothing was sent")
-
-
-def _as_options(message: str) -> str:
-    """Return a message of the library, with options in place of keywords."""
-    for param in click.get_current_context().command.params:
-        name = param.name or ""
-        if "_" in name or name == "overwrite":
-            message = re.sub(rf"\b{name}\b(=True)?", max(param.opts, key=len), message)
-    return message.replace("pass prices", "pass --price-in and --price-out")
 
 
 def _unfinished(view: RunView) -> Counter[str]:

@@ -1,9 +1,10 @@
-"""Options of ``run`` for an input that is a table: what is made of each of its rows."""
+"""Options of ``run`` and ``estimate`` for an input that is a table: what is made of each of its rows."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,15 @@ def table_options(function: F) -> F:
     for add in reversed(_OPTIONS):
         function = add(function)
     return function
+
+
+def as_options(message: str) -> str:
+    """Return a message of the library, with options in place of keywords."""
+    for param in click.get_current_context().command.params:
+        name = param.name or ""
+        if "_" in name or name == "overwrite":
+            message = re.sub(rf"\b{name}\b(=True)?", max(param.opts, key=len), message)
+    return message.replace("pass prices", "pass --price-in and --price-out")
 
 
 def taken(options: dict[str, Any]) -> dict[str, Any]:

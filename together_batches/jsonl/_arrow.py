@@ -94,6 +94,9 @@ def _reading(name: str, read: Callable[[], Any]) -> Any:
 
 
 def _refuse(name: str, error: BaseException) -> NoReturn:
+    if isinstance(error, ImportError):  # pandas exports its frames by pyarrow alone
+        message = f"{name} needs pyarrow, because its own library reads it with that: pip install pyarrow"
+        raise UsageError(message) from error
     # arro3 refuses such a column as polars has it.
     advice = "; give a column of nulls a type, or install pyarrow" if '"Null"' in str(error) else ""
     message = f"cannot read {name}: {error}{advice}"

@@ -30,6 +30,11 @@ Bytes = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 """The sources that provide the bytes of a file."""
 
 
+def is_arrow(table: object) -> bool:
+    """Return whether a value is a table with Arrow's C stream interface, such as a data frame."""
+    return hasattr(table, "__arrow_c_stream__")
+
+
 def holds_requests(source: object) -> bool:
     """Return True for an iterable of requests, False for the bytes of a file; raise :class:`UsageError` otherwise."""
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or callable(
@@ -37,6 +42,9 @@ def holds_requests(source: object) -> bool:
     ):
         return False
     given = source
+    if is_arrow(source):  # iterated, it gives columns
+        message = "a frame is a table: jsonl.requests makes a request of each of its rows, and takes its prompt"
+        raise UsageError(message)
     if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return True
     message = (

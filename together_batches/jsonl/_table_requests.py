@@ -154,6 +154,9 @@ class TableRequests:
             # Not its hash: a new version of a library may word it anew.
             self._fingerprint[_SCHEMA] = adapter_of(schema).text.decode()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: a request to {self._model} for each row of {self.name}>"
+
     @property
     def table(self) -> Table:
         """The table, which is joined with the answers by ``together_batches.tables``."""
@@ -167,9 +170,10 @@ class TableRequests:
     def _check_prompt(self) -> None:
         if isinstance(self._prompt, Template):
             if not self._prompt.columns and self._images is None:
+                single = "single " if "{" in self._prompt.fill({}) else ""  # {{city}} is text
                 message = (
                     "the prompt names no column, so all requests would be equal: write the name of a column in "
-                    "braces, such as {city}"
+                    f"{single}braces, such as {{city}}"
                 )
                 raise UsageError(message)
             return

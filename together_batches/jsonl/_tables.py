@@ -15,6 +15,7 @@ from together_batches.errors import UsageError
 from together_batches.jsonl._columns import chosen
 from together_batches.jsonl._requests import short
 from together_batches.jsonl._shapes import binary_format
+from together_batches.jsonl._sources import is_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +35,6 @@ class ArrowTable(Protocol):
 
 Table = str | os.PathLike[str] | ArrowTable | Iterable[Mapping[str, Any]]
 """A table: the path of a CSV or Parquet file, an object with ``__arrow_c_stream__``, or rows as mappings."""
-
-
-def is_arrow(table: object) -> bool:
-    """Return whether a table has Arrow's C stream interface."""
-    return hasattr(table, "__arrow_c_stream__")
 
 
 def check_table(table: object) -> None:

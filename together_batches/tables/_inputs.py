@@ -15,7 +15,8 @@ from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import ArrowTable, LineSplitter, TableRequests, decode
 from together_batches.jsonl._lines import cut_lines
-from together_batches.jsonl._tables import is_arrow, rows_in
+from together_batches.jsonl._sources import is_arrow
+from together_batches.jsonl._tables import rows_in
 from together_batches.tables._arrow import translated
 from together_batches.tables._columns import Column
 from together_batches.tables._rows import ROWS_TOGETHER, blocks_of
