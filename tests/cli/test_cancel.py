@@ -446,6 +446,12 @@ def test_except_among_ids(run: Run, emulator: Emulator, feed: Feed, argv: list[s
     assert ran.lines == ["job-a\tcanceling\tCANCELING"]
 
 
+def test_except_all(run: Run, emulator: Emulator) -> None:
+    """If every id is left out, nothing is sent."""
+    assert run("cancel", "a", "--except", "a") == (0, "", "every id is left out; there is nothing to cancel\n")
+    assert not emulator.requests
+
+
 # --- the report
 
 

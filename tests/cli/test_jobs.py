@@ -186,6 +186,7 @@ def test_count_by(run: Run, emulator: Emulator, on_terminal: Callable[..., None]
     assert json.loads(run(*argv, "--json", "--model", "m/2").out) == [
         {"model": "m/2", "status": "COMPLETED", "jobs": 3}
     ]
+    assert run(*argv, "--status", "EXPIRED") == (0, "", "no job matches\n")
     on_terminal("stdout")
     assert run("list", "--count-by", "model").lines[:2] == ["MODEL  JOBS", "m/2       3"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches.cli._exits import CommandError
+from together_batches.cli._ids import read_ids
 from together_batches.cli._report import FIELDS, Report
 from together_batches.errors import APIConnectionError
 from together_batches.models import BatchJob, BatchJobStatus
@@ -112,6 +113,15 @@ def test_any_id_comes_back(tmp_path: Path, name: str, job_id: str) -> None:
             cell = [*csv.reader(file)][1][0]
         assert cell[0] not in "=+-@\t\r"
         assert cell == (f"'{job_id}" if job_id.lstrip("'")[0] in "=+-@\t\r" else job_id)
+
+
+@ENDINGS
+def test_report_as_ids(tmp_path: Path, name: str) -> None:
+    """The ids of a report are read as those of any other file of ids, with the file as it is."""
+    path = tmp_path / name
+    written(path, ["-a", "b"], CancelOutcome("b", CancelResult.CANCELLED))
+    with path.open("rb") as file:
+        assert list(read_ids(file)) == ["-a", "b", "b"]
 
 
 def test_formulas_of_others(tmp_path: Path) -> None:

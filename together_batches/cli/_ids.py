@@ -95,8 +95,8 @@ def read_ids(stream: BinaryIO, name: str = "standard input") -> Iterator[str]:
     Surrounding white space, blank lines, lines that begin with ``#``, a first line that names columns, a byte order
     mark and text after a tab are skipped, so that the output of `list` and `cancel` can be read again. A line that
     begins like JSON is parsed as JSON, over as many lines as it takes: an id, an array of ids, or an object with an
-    ``id`` or a ``job_id``. An invalid id raises a :class:`CommandError` that names the line, before any request is
-    sent; ``name`` is that of the file in it.
+    ``id`` or a ``job_id``. The report of a cancel may be CSV, too. An invalid id raises a :class:`CommandError` that
+    names the line, before any request is sent; ``name`` is that of the file in it.
     """
     content = stream.read().removeprefix(b"\xef\xbb\xbf")
     try:
@@ -105,6 +105,11 @@ def read_ids(stream: BinaryIO, name: str = "standard input") -> Iterator[str]:
         position = content.count(b"\n", 0, error.start) + 1
         message = f"line {position} of {name} is not UTF-8 text"
         raise CommandError(message) from None
+    if text.startswith("job_id,"):
+        from together_batches.cli._report import results_in
+
+        yield from (job_id for job_id, _ in results_in(content, name, is_csv=True))
+        return
     begin, position = 0, 1
     while begin < len(text):
         end = text.find("\n", begin)

@@ -80,7 +80,7 @@ class Report:
             message = f"cannot read {path}: {error.strerror or error}"
             raise CommandError(message) from error
         report._size = content.rfind(b"\n") + 1
-        results = dict(report._read(content[: report._size]))
+        results = dict(results_in(content[: report._size], path, is_csv=report._is_csv))
         return report, [job_id for job_id, result in results.items() if result not in FINAL]
 
     # --- writing
@@ -140,24 +140,24 @@ class Report:
             return as_json({name: facts[name] for name in FIELDS if facts.get(name) is not None}) + "\n"
         return _csv_line(_cell(facts.get(name)) for name in FIELDS)
 
-    def _read(self, content: bytes) -> Iterator[tuple[str, str]]:
-        """Yield the id and the result of each line."""
-        try:
-            text = content.decode(*_ENCODING).removeprefix("\ufeff")
-            if self._is_csv:
-                for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
-                    yield _uncell(row["job_id"]), row["result"]
-            else:
-                for line in text.split("\n"):
-                    if line:
-                        row = json.loads(line)
-                        yield row["job_id"], row["result"]
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            message = f"{self.path} is not the report of a cancel, or was changed: {error!r}"
-            raise CommandError(message) from error
-
 
 _ENCODING = ("utf-8", "surrogatepass")
+
+
+def results_in(content: bytes, name: str, *, is_csv: bool) -> Iterator[tuple[str, str]]:
+    """Yield the id and the result of each line of a report; raise :class:`CommandError` if it is none."""
+    try:
+        text = content.decode(*_ENCODING).removeprefix("\ufeff")
+        if is_csv:
+            for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+                yield _uncell(row["job_id"]), row["result"]
+        else:
+            for line in filter(None, text.split("\n")):
+                row = json.loads(line)
+                yield row["job_id"], row["result"]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        message = f"{name} is not the report of a cancel, or was changed: {error!r}"
+        raise CommandError(message) from error
 
 
 def _selected(job: str | BatchJob) -> dict[str, Any]:
