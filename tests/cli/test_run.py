@@ -482,6 +482,7 @@ def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> No
     ran = run("run", source, "-o", "answers.jsonl", "--sample", "1", "--yes", *OFTEN)
     assert (ran.code, swift.count("create")) == (5, 1)
     assert "stopped: only the sample was to be sent" in ran.err
+    assert "not finished: run the command without --sample to send the other rows" in ran.err
 
 
 def test_yes_without_a_sample(run: Run, here: Path, requests: str) -> None:

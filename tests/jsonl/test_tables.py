@@ -70,7 +70,10 @@ def test_a_csv_file_in_utf_16_is_refused(tmp_path: Path, encoding: str) -> None:
     ("content", "problem"),
     [
         ("", " has no column 'id'; its columns are none"),
-        ("id;city\n1;Paris\n", " has no column 'id'; its columns are 'id;city'"),
+        (
+            "id;city\n1;Paris\n",
+            " has no column 'id'; its columns are 'id;city'; the values of a CSV file are separated by commas",
+        ),
         ("id,city,id\n1,a,2\n", " has two columns 'id'; its columns are 'id', 'city', 'id'"),
         (
             "id,city\n1\n",

@@ -360,11 +360,15 @@ def _summary(report: RunReport) -> str:
 
 def _report_lines(report: RunReport) -> list[str]:
     """Return the result of the run, and the location of each file."""
+    from together_batches.runs._admission import AFTER_THE_SAMPLE
+
     lines = [_summary(report)]
     if report.output is not None:
         lines.append(f"answers: {report.output}")
     else:
-        lines.append(f"not finished: run the same command again to go on; the run is kept in {report.directory}")
+        sampled = report.stopped == AFTER_THE_SAMPLE
+        how = "the command without --sample to send the other rows" if sampled else "the same command again to go on"
+        lines.append(f"not finished: run {how}; the run is kept in {report.directory}")
     if report.failures is not None:
         lines.append(f"rows that were not answered: {report.failures}")
     if report.invalid_lines is not None:
