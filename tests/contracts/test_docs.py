@@ -24,8 +24,9 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 REFERENCE = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
-# The name of a distribution such as arro3-core begins with that of its package.
-EXTRAS = {re.split(r"\W", name, maxsplit=1)[0] for name in GROUPS["extras"] if isinstance(name, str)}
+# The name of a distribution such as arro3-core begins with that of its package; that of prometheus-client equals it.
+NAMES = [re.split(r"[^\w-]", name, maxsplit=1)[0] for name in GROUPS["extras"] if isinstance(name, str)]
+EXTRAS = {package for name in NAMES for package in (name.partition("-")[0], name.replace("-", "_"))}
 MOST_NOT_RUN = 5
 PYTEST_INI = """
 [pytest]

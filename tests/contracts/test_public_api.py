@@ -78,6 +78,7 @@ def test_the_public_modules() -> None:
         "together_batches.files",
         "together_batches.jsonl",
         "together_batches.models",
+        "together_batches.otel",
         "together_batches.outcomes",
         "together_batches.pytest_plugin",
         "together_batches.rows",
@@ -94,6 +95,8 @@ def test_all_is_all(name: str) -> None:
     """``__all__`` equals the public names of the module, sorted and without repetitions, and each can be imported."""
     if name.startswith("together_batches.airflow"):
         pytest.importorskip("airflow.providers.common.ai", reason="nox -s airflow runs it")
+    if name == "together_batches.otel":
+        pytest.importorskip("opentelemetry", reason="nox -s extras runs it")
     module = importlib.import_module(name)
     assert module.__file__ is not None
     body = ast.parse(Path(module.__file__).read_text("utf-8")).body
