@@ -379,15 +379,17 @@ def test_the_synchronous_client() -> None:
 
 
 async def test_another_callback(emulator: Emulator) -> None:
-    """A callback that is added is called after those that are there, until it is removed."""
+    """A callback that is added is called after those that are there, until it is removed; it may be one of them."""
     first, second = Heard(), Heard()
     async with AsyncBatches(KEY, base_url=emulator.base_url, on_event=first) as batches:
         remove = batches.__add_callback__(second)
         await batches.list()
-        remove()
-        remove()
+        again = batches.__add_callback__(first)
         await batches.list()
-    assert (len(first), len(second)) == (2, 1)
+        for end in (remove, again, again):
+            end()
+        await batches.list()
+    assert (len(first), len(second)) == (4, 2)
 
 
 async def test_an_unreachable_service() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from together_batches.events import JobChanged, RateChanged
@@ -33,10 +34,11 @@ class Emitter:
 
     def add(self, callback: Callback) -> Callable[[], None]:
         """Add a callback after those that are there, and return a function that removes it."""
-        self.callbacks = (*self.callbacks, callback)
+        own = partial(callback)  # an object of its own, because the same function may be added twice
+        self.callbacks = (*self.callbacks, own)
 
         def remove() -> None:
-            self.callbacks = tuple(other for other in self.callbacks if other is not callback)
+            self.callbacks = tuple(other for other in self.callbacks if other is not own)
 
         return remove
 
