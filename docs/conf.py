@@ -43,6 +43,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"Prompt|Table"),  # the page explains them beside the function that takes them
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession|Path|SSLContext|timedelta"),
+    (r"py:.*", r"(metrics|trace)\..*"),  # of OpenTelemetry
     (r"py:.*", r"(together_batches\.rows\.)?T(_co)?"),
     (r"py:.*", r"together_batches\._fields\.Plain"),  # any value of the package
 ]
@@ -56,6 +57,7 @@ html_copy_source = False
 # Names from together_batches.typing, and the sections of reference/api that tell what they are.
 EXPLAINED = {
     "AsyncFollower": "followers",
+    "ClientEvent": "events",
     "Follower": "followers",
     "Ids": "ids",
     "LoopIterator": "iterators",

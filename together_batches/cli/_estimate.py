@@ -67,7 +67,7 @@ def estimate(
     examples:
       together-batches estimate requests.jsonl
       together-batches estimate requests.jsonl --price-in 0.05 --price-out 0.20
-      together-batches estimate cities.csv --prompt "Which river flows through {city}?"
+      together-batches estimate cities.csv --prompt "Which river crosses {city}?"
           --model openai/gpt-oss-20b --parameter max_tokens=64
     """
     from together_batches import jsonl
