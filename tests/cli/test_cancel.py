@@ -423,11 +423,11 @@ def test_preview_of_many_models(run: Run, emulator: Emulator) -> None:
 
 def test_dry_run_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
     """On a terminal, --dry-run prints the table of list."""
-    (job_id,) = seed(emulator, 1, model_id="m/1", progress=5)
+    (job_id,) = seed(emulator, 1, model_id="m/1", progress=5, age_seconds=3_610)
     on_terminal("stdout")
     header, row = run("cancel", "--all", "--dry-run").lines
     assert header.split() == ["ID", "STATUS", "DONE", "AGE", "MODEL"]
-    assert row.split() == [job_id, "IN_PROGRESS", "5", "%", "0s", "m/1"]
+    assert row.split() == [job_id, "IN_PROGRESS", "5", "%", "1h", "m/1"]
 
 
 @pytest.mark.parametrize("argv", [["-", "--yes"], ["job-a", "job-b", "job-c"]])

@@ -43,7 +43,10 @@ def test_list_on_a_terminal(
 ) -> None:
     """On a terminal, list prints a table with ages, in which models are shortened and ids are not."""
     job_id = emulator.add_job(
-        ends_as="IN_PROGRESS", progress=41.6, model_id="meta-llama/Llama-3.3-70B-Instruct-Turbo"
+        ends_as="IN_PROGRESS",
+        progress=41.6,
+        model_id="meta-llama/Llama-3.3-70B-Instruct-Turbo",
+        age_seconds=3_610,
     )
     emulator.add_job(status="FAILED", age_seconds=7_300)
     on_terminal("stdout")
@@ -51,12 +54,12 @@ def test_list_on_a_terminal(
     assert ran.code == 0
     header, first, second = ran.lines
     assert header.split() == ["ID", "STATUS", "DONE", "AGE", "MODEL"]
-    assert first.split() == [job_id, "IN_PROGRESS", "42", "%", "0s", "meta-lla…ct-Turbo"]
+    assert first.split() == [job_id, "IN_PROGRESS", "42", "%", "1h", "meta-lla…ct-Turbo"]
     assert second.split()[1:] == ["FAILED", "0", "%", "2h1m", "-"]
     assert len(first) == 80
     assert sorted(ran.err.strip().split(", ")) == ["1 FAILED", "1 IN_PROGRESS"]
     monkeypatch.setenv("COLUMNS", "40")
-    assert run("list").lines[2:4] == [job_id, "  IN_PROGRESS  42 %    0s  meta-l…-Turbo"]
+    assert run("list").lines[2:4] == [job_id, "  IN_PROGRESS  42 %    1h  meta-l…-Turbo"]
 
 
 def test_list_json(run: Run, emulator: Emulator) -> None:
@@ -122,10 +125,10 @@ def test_get_of_ids_in_one_word(run: Run, emulator: Emulator) -> None:
 @pytest.mark.parametrize("screen", [False, True])
 def test_columns(run: Run, emulator: Emulator, on_terminal: Callable[..., None], screen: bool) -> None:
     """--columns names what is printed, on a terminal and in a pipe; --header names it in a pipe, too."""
-    job_id = emulator.add_job(ends_as="IN_PROGRESS", model_id="m", progress=7)
+    job_id = emulator.add_job(ends_as="IN_PROGRESS", model_id="m", progress=7, age_seconds=3_610)
     if screen:
         on_terminal("stdout")
-    assert run("list", "--columns", "id, progress,age").lines[-1].split() == [job_id, "7", *["%"] * screen, "0s"]
+    assert run("list", "--columns", "id, progress,age").lines[-1].split() == [job_id, "7", *["%"] * screen, "1h"]
     header = run("list", "--columns", "model,id", "--header").lines[0].split()
     assert header == (["MODEL", "ID"] if screen else ["model", "id"])
     if not screen:
