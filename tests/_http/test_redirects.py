@@ -49,9 +49,9 @@ async def test_at_most_five_are_followed() -> None:
     assert hops == ["/0", "/1", "/2", "/3", "/4"]
 
 
-@pytest.mark.parametrize("location", [None, ""])
+@pytest.mark.parametrize("location", [None, "", "/a\x01", "/a\tb", "/\x7f"])
 async def test_a_redirect_to_nowhere_is_the_answer(location: str | None) -> None:
-    """Without a location nothing is sent."""
+    """Without a location nothing is sent, nor to one with a control character, which no URL has."""
 
     async def hop(_: Answer, __: str) -> Answer:
         raise AssertionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from together_batches._protocol.jobs import Answer
@@ -13,6 +14,7 @@ _MOST_REDIRECTS = 5
 _OF_ANY_METHOD = frozenset({307, 308})
 _OF_A_GET = frozenset({301, 302, 303}) | _OF_ANY_METHOD
 """The statuses of redirects that keep a request unchanged."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 T = TypeVar("T")
 
@@ -40,4 +42,6 @@ def _location(answer: Answer) -> str | None:
     same = _OF_A_GET if request.method == "GET" else _OF_ANY_METHOD
     if answer.status not in same or not request.repeatable:
         return None
-    return answer.headers.get("Location") or None
+    location = answer.headers.get("Location") or None
+    # aiohttp connects before it refuses a control character, and leaves that connection open.
+    return None if location is None or _CONTROL.search(location) else location
