@@ -122,7 +122,7 @@ async def test_a_schema_is_sent_with_each_request(emulator: Emulator, batches: A
 
 
 async def test_a_schema_that_cannot_be_sent(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A schema for another endpoint, one that is none, and one that makes requests too long, are refused at once.
+    """A schema for another endpoint, an invalid one, and one that makes requests too long, are refused at once.
 
     Problems of the requests themselves have the places that they have in the source.
     """

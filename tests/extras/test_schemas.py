@@ -109,7 +109,7 @@ class _Unresolved(pydantic.BaseModel):
     ],
 )
 def test_what_cannot_be_a_schema(schema: Any, reason: str) -> None:
-    """A model that has no JSON schema, and a JSON schema that is none, are refused with the reason."""
+    """A model without a JSON schema, and an invalid JSON schema, are refused with the reason."""
     with pytest.raises(UsageError, match=reason):
         adapter_of(schema)
 

@@ -196,6 +196,18 @@ def test_a_frame_of_pandas(answers: Path, tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "answers.parquet")["city"].tolist()[:6] == CITIES[:6]
 
 
+def test_a_frame_whose_own_library_needs_pyarrow(answers: Path) -> None:
+    """The error names pyarrow, by which pandas exports its frames, as for a table that requests are made of."""
+
+    class Frame:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            message = "`Import pyarrow` failed."
+            raise ImportError(message)
+
+    with pytest.raises(UsageError, match=r"^the input needs pyarrow, .*: pip install pyarrow$"):
+        tables.read(answers, requests=Frame())
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_the_file_of_a_table(answers: Path, tmp_path: Path, kind: str) -> None:
     """A CSV or Parquet file is such a table."""

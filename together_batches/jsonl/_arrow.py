@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, UsageError
 from together_batches.jsonl._columns import chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.jsonl._columns import Row
@@ -81,23 +82,24 @@ def _values(batch: Any, columns: Sequence[str]) -> list[list[Any]]:
 
 def _reading(name: str, read: Callable[[], Any]) -> Any:
     """Return what ``read`` returns; an error of either library becomes ours."""
-    try:
+    with translated("read", name):
         return read()
-    except UsageError:
+
+
+@contextmanager
+def translated(doing: str, what: object) -> Generator[None]:
+    """Convert an error of a library to a :class:`UsageError` that says what failed."""
+    try:
+        yield
+    except BatchesError:
         raise
-    except Exception as error:  # noqa: BLE001  # the libraries, and those whose tables they read, share no base
-        _refuse(name, error)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust, in arro3
+        # The libraries, and those whose tables they read, share no base, and a panic of arro3 is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        _refuse(name, error)
-
-
-def _refuse(name: str, error: BaseException) -> NoReturn:
-    if isinstance(error, ImportError):  # pandas exports its frames by pyarrow alone
-        message = f"{name} needs pyarrow, because its own library reads it with that: pip install pyarrow"
+        # arro3 refuses such a column as polars has it.
+        advice = "; give a column of nulls a type, or install pyarrow" if '"Null"' in str(error) else ""
+        message = f"cannot {doing} {what}: {error}{advice}"
+        if isinstance(error, ImportError):  # pandas exports its frames by pyarrow alone
+            message = f"{what} needs pyarrow, because its own library reads it with that: pip install pyarrow"
         raise UsageError(message) from error
-    # arro3 refuses such a column as polars has it.
-    advice = "; give a column of nulls a type, or install pyarrow" if '"Null"' in str(error) else ""
-    message = f"cannot read {name}: {error}{advice}"
-    raise UsageError(message) from error

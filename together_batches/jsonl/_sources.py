@@ -63,17 +63,17 @@ def name_of(source: object) -> str:
     return name if isinstance(name, str) and name else "the file"
 
 
-def blocks_of(source: Bytes) -> Iterator[bytes]:
-    """Yield the bytes of a source in blocks."""
+def blocks_of(source: Bytes, size: int = _BLOCK) -> Iterator[bytes]:
+    """Yield the bytes of a source in blocks of at most ``size`` bytes."""
     if isinstance(source, bytes | bytearray | memoryview):
-        for start in range(0, len(source), _BLOCK):
-            yield bytes(source[start : start + _BLOCK])
+        for start in range(0, len(source), size):
+            yield bytes(source[start : start + size])
         return
     with explained("read", name_of(source)), ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
             source = stack.enter_context(Path(source).open("rb", buffering=0))
         while True:
-            block: object = source.read(_BLOCK)
+            block: object = source.read(size)
             if not isinstance(block, bytes):
                 message = f"the file gives {type(block).__name__} in place of bytes: open it in binary mode"
                 raise UsageError(message)

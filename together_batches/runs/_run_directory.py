@@ -95,6 +95,10 @@ class RunDirectory:
 
         def write(raise_if_cancelled: Callable[[], None]) -> RowsToUpload:
             fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
+
+            def rows() -> Iterator[bytes]:
+                return self._as_sent(self._rows(shard, earlier, attempt, raise_if_cancelled))
+
             # Never used by a later process, so it need not reach the disk.
             with scratch_file(path) as file:
                 digest = hashlib.sha256()
@@ -102,11 +106,11 @@ class RunDirectory:
                 is_marked = is_copy and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
                 if not is_copy or digest.hexdigest() != shard.sha256:
                     file.start_over()
-                    is_marked = fill(file, self._rows_to_send(shard, earlier, attempt, raise_if_cancelled), mark)
+                    is_marked = fill(file, rows(), mark)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
                 if is_marked and file.bytes > jsonl.MAX_BYTES:
                     file.start_over()
-                    is_marked = fill(file, self._rows_to_send(shard, earlier, attempt, raise_if_cancelled), None)
+                    is_marked = fill(file, rows(), None)
                 file.commit()
             return RowsToUpload(path, file.sha256, is_marked)
 
@@ -156,20 +160,14 @@ class RunDirectory:
             raise_if_cancelled()
             yield rows
 
-    def _rows_to_send(
-        self,
-        shard: Shard,
-        earlier: Sequence[Attempt],
-        attempt: Attempt,
-        raise_if_cancelled: Callable[[], None],
-    ) -> Iterator[bytes]:
-        """Yield these rows as they are sent."""
-        for rows in self._rows(shard, earlier, attempt, raise_if_cancelled):
-            if self._member is None:
-                yield rows
-            else:
-                lines = BytesIO(rows).readlines()
-                yield b"".join([request_codec.with_response_format(line, self._member) for line in lines])
+    def _as_sent(self, each: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield rows as they are sent."""
+        if self._member is None:
+            yield from each
+            return
+        for rows in each:
+            lines = BytesIO(rows).readlines()
+            yield b"".join([request_codec.with_response_format(line, self._member) for line in lines])
 
     def _ids(
         self,

@@ -166,27 +166,23 @@ def next_attempt(
     _check(shard, attempts)
     if not attempts:
         return Attempt(shard=shard.number, number=1, rows=shard.rows, planned_at=now)
-    open_ones = [attempt for attempt in attempts if attempt.collected_at is None]
-    if open_ones:
-        attempt = open_ones[0]
-        if attempt.number == 1 or attempt.creating_at is not None:
-            return attempt
-        latest = _latest(shard, attempts[: attempt.number - 1])
-        retries = retry_invalid and INVALID in latest
-        left = _count(latest, sent_again(retry_invalid=retries))
-        if (left, retries) == (attempt.rows, attempt.retries_invalid):
-            return attempt
-        former = attempt.former_file_ids_with(attempt.file_id)
-        return attrs.evolve(
-            attempt, rows=left, retries_invalid=retries, file_id=None, uploaded_at=None, former_file_ids=former
-        )
-    latest = _latest(shard, attempts)
+    attempt = next((attempt for attempt in attempts if attempt.collected_at is None), None)
+    if attempt is not None and (attempt.number == 1 or attempt.creating_at is not None):
+        return attempt
+    latest = _latest(shard, attempts if attempt is None else attempts[: attempt.number - 1])
     retries = retry_invalid and INVALID in latest
     left = _count(latest, sent_again(retry_invalid=retries))
-    if not left or _tries(attempts) >= max_attempts:
-        return None
-    number = attempts[-1].number + 1
-    return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
+    if attempt is None:
+        if not left or _tries(attempts) >= max_attempts:
+            return None
+        number = attempts[-1].number + 1
+        return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
+    if (left, retries) == (attempt.rows, attempt.retries_invalid):
+        return attempt
+    former = attempt.former_file_ids_with(attempt.file_id)
+    return attrs.evolve(
+        attempt, rows=left, retries_invalid=retries, file_id=None, uploaded_at=None, former_file_ids=former
+    )
 
 
 def _latest(shard: Shard, attempts: Iterable[Attempt]) -> bytes:

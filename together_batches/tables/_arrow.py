@@ -7,7 +7,6 @@ size of pyarrow, and takes less time and memory for what is done here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import accumulate, chain
 from pathlib import Path
@@ -17,12 +16,12 @@ import attrs
 
 from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
-from together_batches.errors import BatchesError, UsageError
-from together_batches.jsonl._arrow import check_parquet
+from together_batches.errors import UsageError
+from together_batches.jsonl._arrow import check_parquet, translated
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from together_batches.tables._columns import Column, Kind
 
@@ -123,21 +122,6 @@ class Arrow:
         with explained("read", path), translated("read", path):
             check_parquet(path)
             return self.open_parquet(path)
-
-
-@contextmanager
-def translated(doing: str, what: object) -> Generator[None]:
-    """Convert an error of a library to a :class:`UsageError` that says what failed."""
-    try:
-        yield
-    except BatchesError:
-        raise
-    except BaseException as error:
-        # Each library has errors of its own, and a panic of arro3 is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        message = f"cannot {doing} {what}: {error}"
-        raise UsageError(message) from error
 
 
 def library() -> Arrow:

@@ -14,12 +14,12 @@ from together_batches._protocol import json_codec
 from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import ArrowTable, LineSplitter, TableRequests, decode
+from together_batches.jsonl._arrow import translated
 from together_batches.jsonl._lines import cut_lines
-from together_batches.jsonl._sources import is_arrow
+from together_batches.jsonl._sources import blocks_of, is_arrow
 from together_batches.jsonl._tables import rows_in
-from together_batches.tables._arrow import translated
 from together_batches.tables._columns import Column
-from together_batches.tables._rows import ROWS_TOGETHER, blocks_of
+from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
 
 def _request_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
     def rows() -> Iterator[_Row]:
-        for lines in cut_lines(blocks_of(path), LineSplitter()):
+        for lines in cut_lines(blocks_of(path, BLOCK_BYTES), LineSplitter()):
             for line in lines:
                 # A run sets bad lines aside, and no result is about them.
                 with suppress(ValidationError):

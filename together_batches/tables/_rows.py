@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from together_batches._local.os_errors import explained
 from together_batches._protocol import result_rows
 from together_batches._protocol.json_codec import WireError
 from together_batches._protocol.result_lines import LONGEST_LINE_BYTES
@@ -12,6 +11,7 @@ from together_batches._text import format_count
 from together_batches.errors import ValidationError
 from together_batches.jsonl import LineSplitter
 from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._sources import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,16 +30,9 @@ def rows_of_file(path: Path) -> Iterator[list[ResultRow]]:
 
     Raises :class:`UsageError` if the file cannot be read, and :class:`ValidationError` at a line without a result.
     """
-    for lines in cut_lines(blocks_of(path), LineSplitter(LONGEST_LINE_BYTES)):
+    for lines in cut_lines(blocks_of(path, BLOCK_BYTES), LineSplitter(LONGEST_LINE_BYTES)):
         rows = None if lines.odd else result_rows.rows_of_lines(lines.text, lines.texts)
         yield [row for line in lines for row in _row_of(path, line)] if rows is None else rows
-
-
-def blocks_of(path: Path) -> Iterator[bytes]:
-    """Yield the content of a file; raise :class:`UsageError` if it cannot be read."""
-    with explained("read", path), path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
 
 
 def _row_of(path: Path, line: Line) -> Iterator[ResultRow]:

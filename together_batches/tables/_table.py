@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._validation import check_callback, path_of
+from together_batches.jsonl._arrow import translated
 from together_batches.tables._answers import Answers
-from together_batches.tables._arrow import library, translated
+from together_batches.tables._arrow import library
 from together_batches.tables._columns import RESULT_COLUMNS, unique
 from together_batches.tables._inputs import Input
 
