@@ -106,11 +106,9 @@ def plain_of(value: object) -> object:
     if names is not None:
         return {name: plain_of(getattr(value, name)) for name in names}
     if isinstance(value, msgspec.Struct) and not kind.__struct_config__.array_like:
-        config, pairs = (
-            kind.__struct_config__,
-            zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True),
-        )
+        config = kind.__struct_config__
         tag = {} if config.tag_field is None else {config.tag_field: config.tag}
+        pairs = zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True)
         return tag | {name: plain_of(getattr(value, field)) for name, field in pairs}
     return cast("object", msgspec.to_builtins(value, str_keys=True, enc_hook=str))
 

@@ -94,7 +94,7 @@ class Measured(NamedTuple):
 
 
 def measured(line: bytes) -> Measured:
-    """Return the size of a request; raise :class:`WireError` if the line is none."""
+    """Return the size of a request; raise :class:`WireError` if the line is not a request."""
     try:
         body = _read_body(line).body
         limits = _read_limits(body)

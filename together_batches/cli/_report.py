@@ -145,7 +145,7 @@ _ENCODING = ("utf-8", "surrogatepass")
 
 
 def results_in(content: bytes, name: str, *, is_csv: bool) -> Iterator[tuple[str, str]]:
-    """Yield the id and the result of each line of a report; raise :class:`CommandError` if it is none."""
+    """Yield the id and the result of each line of a report; raise :class:`CommandError` for other content."""
     try:
         text = content.decode(*_ENCODING).removeprefix("\ufeff")
         if is_csv:
