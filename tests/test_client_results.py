@@ -202,7 +202,7 @@ async def test_a_job_that_is_none(batches: AsyncBatches) -> None:
     """A nonexistent job is an error of the service; an invalid id is refused locally, at once."""
     with pytest.raises(NotFoundError):
         await anext(batches.results("nowhere"))
-    with pytest.raises(UsageError, match="is no job id"):
+    with pytest.raises(UsageError, match="invalid job id"):
         batches.results("..")
 
 

@@ -179,7 +179,7 @@ async def test_the_allowed_rate() -> None:
 
 
 async def test_a_job_that_is_created(emulator: Emulator) -> None:
-    """A created job is one event; its first state is no further one."""
+    """A created job is one event; its first state is not a further one."""
     heard = Heard()
     async with AsyncBatches(KEY, base_url=emulator.base_url, on_event=heard) as batches:
         created = await batches.create("file-1", model_id="some-model")

@@ -248,7 +248,7 @@ async def test_a_file_as_the_service_tells_it() -> None:
 
 
 async def test_when_a_file_was_seen() -> None:
-    """A file has the service's own clock at the response, which is no part of its value and of its plain data."""
+    """A file has the service's own clock at the response, which is not part of its value or its plain data."""
     date = {"Date": "Mon, 14 Sep 2026 12:00:00 GMT"}
     sent = {"id": "file-1", "seen_at": "never"}
     file = await Service((200, sent, date)).files.retrieve("file-1")

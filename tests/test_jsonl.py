@@ -328,7 +328,7 @@ def test_what_is_encoded_is_decoded(request: BatchRequest) -> None:
         ("body is a list, and must be an object", BatchRequest("a", [])),  # type: ignore[arg-type]
         ("body is missing", BatchRequest("a", None)),  # type: ignore[arg-type]
         ("method is a number, and must be text", BatchRequest("a", {}, 1)),  # type: ignore[arg-type]
-        ("'custom_id' is no BatchRequest", "custom_id"),
+        ("'custom_id' is not a BatchRequest", "custom_id"),
         ("body is missing", {"custom_id": "a"}),
         ("custom_id is a number, and must be text", {"custom_id": 7, "body": {}}),
     ],
@@ -541,7 +541,7 @@ def test_requests_are_checked_as_the_file_that_they_would_be() -> None:
     validation = jsonl.validate(iter(requests))
     assert [
         f"line 2 (byte {size}), custom_id 'b': the request cannot be written as JSON: a number is not finite",
-        f"line 3 (byte {size}): 7 is no BatchRequest",
+        f"line 3 (byte {size}): 7 is not a BatchRequest",
         f"line 4 (byte {size}), custom_id 'a': body.model is missing",
         f"line 4 (byte {size}), custom_id 'a': custom_id is that of line 1 too, and must be unique in the file",
     ] == [str(problem) for problem in validation.problems]

@@ -646,7 +646,7 @@ class TestIterate:
         """An error of making the iterator, such as a bad argument, is raised by the call, not the first item."""
 
         def make() -> AsyncIterator[int]:
-            raise TypeError("a bare str is no list of ids")
+            raise TypeError("a bare str is not a list of ids")
 
         with pytest.raises(TypeError, match="bare str"):
             thread.iterate(make)

@@ -179,7 +179,7 @@ def pydantic_schema(value_type: type, handler: object) -> Any:
 
 
 def _pydantic() -> Any:
-    # By name, because it knows how values are read and written, and so is no room below this one.
+    # By name, because it knows how values are read and written, and so is not a room below this one.
     return import_module("together_batches._pydantic")
 
 

@@ -186,8 +186,6 @@ class AsyncBatches:
             completion_window: sent with the job; the service documents one value, ``24h``.
             model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
-            schema: what answers must fit, as for :meth:`results`: sent as ``response_format`` with each request that
-                has none. It is not added to a prompt.
             patience: seconds to search for a job whose create lost its response. 0 searches once.
 
         Raises:
@@ -226,6 +224,8 @@ class AsyncBatches:
             endpoint: the endpoint of the requests. A misspelt one is refused before anything is uploaded.
             model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
+            schema: what answers must fit, as for :meth:`results`: sent as ``response_format`` with each request that
+                has none. It is not added to a prompt.
             patience: seconds to search for a job whose create lost its response. 0 searches once.
             on_progress: called in the event loop with the bytes sent and their total, as for ``files.upload``; not a
                 coroutine function. An exception from it aborts the call.
@@ -671,7 +671,7 @@ class AsyncBatches:
 
         Lost responses and outages of the service are waited out, for hours if necessary. Rows are sent again only on
         evidence: an error row, a complete result that omits them, or a job that ended as a whole without results.
-        Absence is no evidence: a job, or a file of results, that is absent is read again for ``patience``, then
+        Absence is not evidence: a job, or a file of results, that is absent is read again for ``patience``, then
         raised as an error at the end of the call; the next call reads it again. Cancelling the call ends it at once,
         and does not affect the jobs.
 

@@ -161,7 +161,7 @@ async def test_a_bar_is_drawn_in_a_notebook(notebook: Notebook) -> None:
 async def test_a_bar_is_drawn_only_where_it_can_be_seen(
     stderr: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is drawn if standard error is closed, or is no terminal."""
+    """Nothing is drawn if standard error is closed, or is not a terminal."""
     monkeypatch.setattr(sys, "stderr", stderr)
     with bar(Meter("Working")) as show:
         show(1, 1)

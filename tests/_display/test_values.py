@@ -147,7 +147,7 @@ def test_a_long_list_is_cut() -> None:
 
 
 def test_an_empty_list() -> None:
-    """An empty list is no jobs."""
+    """An empty list shows that there are no jobs."""
     plain, page = _shown(JobList())
     assert plain == page.text == "0 jobs"
 

@@ -196,7 +196,7 @@ async def test_a_file_with_problems(source: Source) -> None:
         ([REQUESTS[0], BatchRequest("b", {})], "line 2 .*body.model is missing"),
         ([REQUESTS[0], BatchRequest("b", {"model": "m", "x": float("nan")})], "line 2 .* cannot be written"),
         ([BatchRequest("x" * 65, {"model": "m"})], "custom_id has 65 characters, more than 64"),
-        ([REQUESTS[0], "b"], "line 2 .*'b' is no BatchRequest"),
+        ([REQUESTS[0], "b"], "line 2 .*'b' is not a BatchRequest"),
     ],
 )
 async def test_requests_with_problems(requests: Any, expected: str) -> None:
@@ -226,7 +226,7 @@ _ODD_PROBLEMS = [
     "line 3 (byte 54), custom_id 'c': body.model is missing",
     "line 4 (byte 82), custom_id 'a': custom_id is that of line 1 too, and must be unique in the file",
     "line 5 (byte 135), custom_id 'e': the request cannot be written as JSON: Type is not JSON serializable: _Odd",
-    "line 6 (byte 136): 7 is no BatchRequest",
+    "line 6 (byte 136): 7 is not a BatchRequest",
     "line 7 (byte 137), custom_id '': custom_id is empty",
 ]
 
@@ -291,7 +291,7 @@ async def test_a_file_that_is_none(tmp_path: Path) -> None:
 async def test_what_is_no_source(source: Any) -> None:
     """A value of the wrong type as source is misuse, with a specific message."""
     service = Service()
-    with pytest.raises((UsageError, ValidationError), match=r"not from|in place of bytes|is no BatchRequest"):
+    with pytest.raises((UsageError, ValidationError), match=r"not from|in place of bytes|is not a BatchRequest"):
         await service.submit(source)
     assert service.done == []
 

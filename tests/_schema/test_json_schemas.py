@@ -48,7 +48,7 @@ def test_a_reference_at_the_root(schema: dict[str, Any], expected: dict[str, Any
     ],
 )
 def test_a_reference_that_leads_nowhere(schema: dict[str, Any], lost: str | None) -> None:
-    """A reference leads to a part of the schema; texts in values and names of properties are no references."""
+    """A reference leads to a part of the schema; texts in values and names of properties are not references."""
     assert lost_reference(schema) == lost
 
 

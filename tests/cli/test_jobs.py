@@ -321,7 +321,7 @@ def test_get_some_in_vain(run: Run, emulator: Emulator) -> None:
     assert ran.code == 5
     assert job_id in ran.out
     assert "error: nowhere: the service answered 404" in ran.err
-    assert "error: ..: '..' is no job id" in ran.err
+    assert "error: ..: invalid job id '..'" in ran.err
 
 
 def test_by_status() -> None:

@@ -6,6 +6,7 @@ Same names, parameters, defaults, annotations and summaries.
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_method_says_the_same_on_both_sides(theirs: type, ours: type, name: st
 
 @pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
 def test_a_method_names_its_parameters_on_both_sides(theirs: type, ours: type, name: str) -> None:
-    """Parameters are documented once, in the same words on both sides, and shown by ``help``."""
+    """The parameters, and no others, are documented once, in the same words on both sides, and shown by ``help``."""
     with Batches("key") as batches:
         assert type(batches.files) is Files  # documented on first use
         assert type(batches.follower()) is Follower
@@ -66,5 +67,8 @@ def test_a_method_names_its_parameters_on_both_sides(theirs: type, ours: type, n
         (inspect.getdoc(getattr(cls, name)) or "").partition("\nParameters:\n")[2] for cls in (theirs, ours)
     )
     assert parameters == of_ours
-    for parameter in list(inspect.signature(getattr(ours, name)).parameters)[1:]:
-        assert parameter in parameters
+    entries = parameters.partition("\nRaises:\n")[0]
+    headed = {each for names in re.findall(r"^    (\w[\w, ]*):", entries, re.MULTILINE) for each in names.split(", ")}
+    accepted = set(inspect.signature(getattr(ours, name)).parameters) - {"self"}
+    assert headed <= accepted
+    assert {each for each in accepted - headed if f"``{each}``" not in entries} == set()

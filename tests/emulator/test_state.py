@@ -444,7 +444,7 @@ def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, cl
 
 
 def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:
-    """A job may outlive its deadline, which is no hard stop at the service."""
+    """A job may outlive its deadline, which is not a hard stop at the service."""
     service = Service(now=clock, ends_as="IN_PROGRESS")
     job_id = created(service)["id"]
     clock.time += 2 * 86_400

@@ -46,7 +46,7 @@ def _refusal(table: Table, wanted: list[str] | None = None) -> str:
     ids=["plain", "as of Windows", "with a byte order mark and blank lines", "in quotes"],
 )
 def test_a_csv_file_has_a_header_and_rows(tmp_path: Path, content: str) -> None:
-    """The values are text; blank lines are no rows."""
+    """The values are text; blank lines are not rows."""
     rows = list(rows_in(_csv(tmp_path, content), ["city"]))
     assert rows == [{"id": "1", "city": "Paris"}, {"id": "2", "city": "London"}]
 

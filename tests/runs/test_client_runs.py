@@ -378,7 +378,7 @@ async def test_a_source_that_fails(run: Runner) -> None:
 
     with pytest.raises(OSError, match="the database is away"):
         await run(source=broken())
-    with pytest.raises(ValidationError, match="request 2: 'b' is no BatchRequest"):
+    with pytest.raises(ValidationError, match="request 2: 'b' is not a BatchRequest"):
         await run(source=[next(requests()), "b"])
     assert (await run(source=requests())).ok
 
@@ -439,7 +439,7 @@ async def test_places_that_cannot_be(
         ({"patience": "long"}, "patience must be a number, zero or more"),
         ({"give_up": "job-1"}, "give_up is an iterable of ids"),
         ({"give_up": [7]}, "give_up takes ids of jobs or files, not 7"),
-        ({"give_up": ["job-1"]}, "invalid give_up: 'job-1' is no job, and no input of a job, of the run"),
+        ({"give_up": ["job-1"]}, "invalid give_up: 'job-1' is neither a job nor the input of a job of the run"),
         ({"retry_delays": "30"}, "retry_delays is a number of seconds, or several"),
         ({"retry_delays": [30, -1]}, "retry_delays must be a number, zero or more"),
     ],
@@ -567,7 +567,7 @@ async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None
 
 
 async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None:
-    """A second job of a create supplies what the first lacks; only the rest goes again, and it is no attempt."""
+    """A second job of a create supplies what the first lacks; the rest goes again, without counting as an attempt."""
     run.fates.planned = {"row-1": [Failure(), Answer("third")], "row-2": [Failure()]}
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
@@ -990,7 +990,7 @@ async def test_results_that_are_given_up(run: Runner, emulator: Emulator) -> Non
     with pytest.raises(ResultsUnavailableError):
         await run(stop_after_rows=3, on_event=_deleting(emulator, "output_file_id"))
     (job,) = emulator.jobs
-    with pytest.raises(UsageError, match=r"invalid give_up: 'file-x' is no job, and no input of a job"):
+    with pytest.raises(UsageError, match=r"invalid give_up: 'file-x' is neither a job nor the input of a job"):
         await run(give_up=["file-x"])
     with pytest.raises(UsageError, match=f"is the input of job {job['id']}: name the job"):
         await run(give_up=[str(job["input_file_id"])])
@@ -1236,7 +1236,7 @@ async def test_rows_of_a_sample_that_fail(run: Runner, emulator: Emulator) -> No
 
 
 async def test_a_sample_of_all_rows(run: Runner) -> None:
-    """An input that is no larger than the sample is a whole run."""
+    """An input that is not larger than the sample is a whole run."""
     report = await run(sample=50, max_rows_per_job=50)
     assert (report.complete, report.stopped) == (True, None)
 

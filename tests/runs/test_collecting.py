@@ -76,7 +76,7 @@ async def test_file_ids_that_come_late(run: Runner, emulator: Emulator, time: Vi
 
 
 async def test_one_file_id_that_comes_after_the_other(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Rows in neither file are no evidence while one file id is missing: two reads a minute apart must agree."""
+    """Rows in neither file are not evidence while one file id is missing: two reads a minute apart must agree."""
     run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
     hide = Hidden(emulator, time, output_file_id=40)
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, hide))

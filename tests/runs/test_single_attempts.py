@@ -425,7 +425,7 @@ async def test_results_that_do_not_come(drive: Driver, emulator: Emulator, time:
 
 
 async def test_a_page_in_place_of_results(drive: Driver, emulator: Emulator) -> None:
-    """A page in place of the results is read again, and is no result."""
+    """A page in place of the results is read again, and is not a result."""
     shard, attempt = await _ended(drive)
     emulator.fail(Fault(on="content", status=200, body="Sign in, please.\n", times=2))
     collected = await drive.collect(shard, attempt)

@@ -86,7 +86,7 @@ def _open_path(path: str | os.PathLike[str]) -> OpenedSource:
     with explained("read", title):
         kind = Path(path).stat().st_mode  # before it is opened: opening a pipe would wait for its other end
         if not stat.S_ISREG(kind):
-            message = f"cannot read {title}: it is {'a directory' if stat.S_ISDIR(kind) else 'no file'}"
+            message = f"cannot read {title}: it is {'a directory' if stat.S_ISDIR(kind) else 'not a file'}"
             raise UsageError(message)
         return OpenedSource(Path(path).open("rb", buffering=0), title, sendable(Path(path).name))
 

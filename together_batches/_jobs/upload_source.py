@@ -226,8 +226,8 @@ async def open_upload(
     """Open a source under ``filename`` or its own name; raise :class:`UsageError` if it cannot be read.
 
     Each line is replaced by what ``change`` returns for it. A ``mark`` is inserted as white space if there is room
-    for it. ``sha256`` is the hash of a file without a mark, if
-    it is known. A source that is already open is left to its owner.
+    for it. ``sha256`` is the hash of a file without a mark, if it is known. A source that is already open is left to
+    its owner.
     """
     if isinstance(source, UploadSource):
         yield source

@@ -101,7 +101,7 @@ def file_from_dict(mapping: Mapping[str, object]) -> FileObject:
     try:
         return file(sent)
     except WireError as error:
-        message = f"this is no file: {error.problem} at {error.where}"
+        message = f"invalid file: {error.problem} at {error.where}"
         raise ValidationError(message, problems=[message]) from error
 
 

@@ -117,13 +117,13 @@ def checked_id(value: object, kind: str, or_else: str) -> str:
         message = f"a {kind} id is empty"
         raise UsageError(message)
     if value in {".", ".."}:
-        message = f"{value!r} is no {kind} id"
+        message = f"invalid {kind} id {value!r}"
         raise UsageError(message)
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            message = f"{value!r} is no {kind} id: it is not text that can be sent"
+            message = f"invalid {kind} id {value!r}: it is not text that can be sent"
             raise UsageError(message) from None
     return value
 

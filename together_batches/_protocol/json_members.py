@@ -19,7 +19,6 @@ _ROUGH_TOKEN = re.compile(
     rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
     re.DOTALL,
 )
-"""Errors that show that the text is not JSON."""
 
 
 def members(line: bytes) -> dict[tuple[str, ...], bytes]:

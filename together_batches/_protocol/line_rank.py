@@ -17,10 +17,9 @@ FOREIGN = "its custom_id is not among the requests"
 class Rank(IntEnum):
     """Weight of a line as the result of its row.
 
-    An answer is paid for, so it outweighs an error, even if it is invalid: if it does not fit the schema that was
-    asked for. An answer that fits outweighs one that does not. An unreadable line, which belongs to a row only by the
-    ``custom_id`` in its text, may be an answer: it outweighs the absence of any line, so that its row is not sent
-    again.
+    An answer is paid for, so it outweighs an error, even if it is invalid: if it does not fit the schema. An answer
+    that fits outweighs one that does not. An unreadable line, which belongs to a row only by the ``custom_id`` in its
+    text, may be an answer: it outweighs the absence of any line, so that its row is not sent again.
     """
 
     ABSENT = 0

@@ -77,7 +77,7 @@ def _objection_to_target(here: str, location: str, base_url: str) -> str | None:
     if not host or (parts.scheme != "https" and not plain):
         return f"it leads to a place that is not https:// ({parts.scheme}://{host or ''})"
     if "@" in parts.netloc or not re.fullmatch(r"[\x21-\x7e]+", target):
-        return "it leads to a place that holds a login, or what is no part of a URL"
+        return "it leads to a place that holds a login, or a character that cannot be part of a URL"
     if is_disguised(host):
         return f"it leads to {host}, an address that is not written as one"
     base_host = urlsplit(base_url).hostname or ""

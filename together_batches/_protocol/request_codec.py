@@ -215,7 +215,7 @@ def response_format_member(value: bytes) -> bytes:
 def with_response_format(line: bytes, member: bytes) -> bytes:
     """Return the line of a request with a member at the beginning of its body, unless that has a ``response_format``.
 
-    No other byte changes, and a line that is no request is returned as it is.
+    No other byte changes, and a line that is not a request is returned as it is.
     """
     if line.startswith(_BOM):
         return _BOM + with_response_format(line[len(_BOM) :], member)

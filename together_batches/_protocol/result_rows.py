@@ -113,12 +113,12 @@ def row_of_line(line: bytes) -> ResultRow:
         return _row(_line_of(members))
     if "response" in members or "error" in members:
         return row_of_result(read_row(line))
-    problem = "a request in place of a result" if "body" in members else "an object that is no result"
+    problem = "a request in place of a result" if "body" in members else "an object that is not a result"
     raise WireError(problem)
 
 
 def _cut(line: bytes) -> object:
-    """Return what can be read of a line that is nested too deeply, None if it is no JSON at all."""
+    """Return what can be read of a line that is nested too deeply, None if it is not JSON at all."""
     try:
         found = members(line)
     except ValueError:

@@ -59,7 +59,7 @@ class Adapter(Generic[T_co]):
     plain_schema: Callable[[], dict[str, Any]]
 
     def json_schema(self) -> dict[str, Any]:
-        """Return the JSON schema, whose root is no reference."""
+        """Return the JSON schema, whose root is not a reference."""
         return cast("dict[str, Any]", json_codec.decode(self.text))
 
 

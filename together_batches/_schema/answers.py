@@ -92,7 +92,7 @@ def _unfit(text: str, error: Exception) -> UnfitError:
 
 
 def _unfenced(text: str) -> str | None:
-    """Return the text within the one Markdown fence that an answer consists of; None if it is no such answer.
+    """Return the text within the one Markdown fence that an answer consists of; None if the answer is anything else.
 
     Some backends fence JSON in spite of the schema.
     """

@@ -61,7 +61,7 @@ class Emulator:
             usual ``Reply``; the reply that it returns is sent. It must not wait. Faults come first.
         on_request: called on the emulator's loop with each request, after its response.
 
-    Raises ValueError for a host that is not loopback, because this is no public server, and for invalid shares.
+    Raises ValueError for a host that is not loopback, because this is not a public server, and for invalid shares.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ def refused(route: Route, status: int, message: str, request_id: str, code: str 
         )
         return Reply(status, text.encode(), "application/xml")
     if route.about_batches:
-        # The request id in the body was seen with 404 and not with 409; the real service is no more regular.
+        # The request id in the body was seen with 404 and not with 409; the real service is not more regular.
         return json_reply(
             {"error": message, "request_id": request_id} if status == 404 else {"error": message}, status
         )

@@ -94,7 +94,7 @@ def translated(doing: str, what: object) -> Generator[None]:
     except BatchesError:
         raise
     except BaseException as error:
-        # The libraries, and those whose tables they read, share no base, and a panic of arro3 is no Exception.
+        # The libraries, and those whose tables they read, share no base, and a panic of arro3 is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         # arro3 refuses such a column as polars has it.

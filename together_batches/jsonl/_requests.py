@@ -136,7 +136,7 @@ def encode(request: RequestLike) -> bytes:
 def encoded(request: RequestLike) -> bytes:
     given: object = request
     if not isinstance(given, BatchRequest | Mapping):
-        message = f"{short(given)} is no BatchRequest"
+        message = f"{short(given)} is not a BatchRequest"
         raise invalid(message, [message])
     text = carried(given) if isinstance(given, BatchRequest) else None
     row = _row(attrs.evolve(given, body={}) if text is not None and isinstance(given, BatchRequest) else request)

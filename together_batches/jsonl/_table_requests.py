@@ -34,7 +34,7 @@ Prompt = str | Callable[[Mapping[str, Any]], Sequence[Mapping[str, object]]]
 
 _MOST_PROBLEMS = 1000
 _SCHEMA, _TABLE = "schema", "table"
-"""Names in fingerprints of what is no setting. No parameter can have them."""
+"""Names in fingerprints of entries that are not settings. No parameter can have them."""
 
 T = TypeVar("T")
 
@@ -201,7 +201,7 @@ class TableRequests:
     def changed_since(self, before: Mapping[str, str]) -> list[str]:
         """Return the names of the settings that differ from those of an earlier fingerprint, or that of the table.
 
-        A schema in other words is no difference.
+        A schema in other words does not count as a difference.
         """
         now = self.fingerprint
         changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]

@@ -38,7 +38,7 @@ Table = str | os.PathLike[str] | ArrowTable | Iterable[Mapping[str, Any]]
 
 
 def check_table(table: object) -> None:
-    """Raise :class:`UsageError` for what is no table."""
+    """Raise :class:`UsageError` for a value that is not a table."""
     kind = type(table).__name__
     if isinstance(table, str | os.PathLike):
         path = path_of("the table", cast("str | os.PathLike[str]", table))

@@ -1,4 +1,4 @@
-"""First attempt_job of a resumed run: reconciliation with the service, and results that the user gave up."""
+"""First steps of a resumed run: reconciliation with the service, and results that the user gave up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0
 _MOST_LOOKS_AT_LIST = 6
-"""Maximum reads of a failing list (in two minutes). All later attempt_job wait out an outage anyway."""
+"""Maximum reads of a failing list (in two minutes). All later steps wait out an outage anyway."""
 _MOST_LOOKED_AT = 3
 """Maximum attempts whose job or file is read to check whether the account is the right one."""
 
@@ -154,7 +154,9 @@ class Resuming:
             attempt = by_id.get(given)
             problem: str | None = None
             if attempt is None:
-                problem = f"{given!r} is no job, and no input of a job, of the run in {self._run.directory.directory}"
+                problem = (
+                    f"{given!r} is neither a job nor the input of a job of the run in {self._run.directory.directory}"
+                )
             elif given != attempt.job_id and attempt.job_id is not None:
                 problem = f"{given} is the input of job {attempt.job_id}: name the job to give up its results"
             elif given != attempt.job_id and not attempt.creating_at:

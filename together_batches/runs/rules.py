@@ -64,7 +64,7 @@ __all__ = [
 SUCCEEDED = ord("s")
 """A row that was answered."""
 INVALID = ord("i")
-"""A row whose answer does not fit the schema. It was paid for, and is sent again only if that is asked for."""
+"""A row whose answer does not fit the schema. It was paid for, and is sent again only with ``retry_invalid``."""
 ANSWERED = frozenset({SUCCEEDED, INVALID})
 """Outcomes of rows that were answered, and paid for."""
 FAILED = ord("f")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from together_batches._schema.adapters import Schema
 
 _WHOLE = "parsed"
-"""The column of answers that are no objects with known members."""
+"""The column of answers that are not objects with known members."""
 
 
 class Answers:

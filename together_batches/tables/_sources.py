@@ -36,7 +36,7 @@ def read(
     Parameters:
         path: the file, JSON Lines.
         schema: a schema of the answers, such as a pydantic model, a dataclass or a JSON schema. It adds a column for
-            each member, or the column ``parsed`` if the answers are no objects.
+            each member, or the column ``parsed`` if the answers are not objects.
         requests: the input of the results, in the same order, whose columns are added. A file of requests adds
             ``prompt`` and ``request``.
         custom_id: the column of that table with the ids.
