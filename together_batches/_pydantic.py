@@ -152,4 +152,4 @@ def _member(kind: Any) -> tuple[Any, bool]:
 def _is_record(value_type: type) -> bool:
     """Return whether values of this type are written without the fields that have their defaults."""
     records = sys.modules.get("together_batches.runs._records")
-    return records is not None and issubclass(value_type, records.Kept)
+    return records is not None and issubclass(value_type, records.Versioned)

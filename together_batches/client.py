@@ -131,10 +131,10 @@ class AsyncBatches:
         self._emitter = transport.state.emitter
         self._known = known
         self._owner = owner
-        self._verbs = cancel.CancelApi(
+        self._cancel_api = cancel.CancelApi(
             cancel=self._post_cancel,
             retrieve=self._get,
-            look=self._get_once,
+            retrieve_once=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
             clock=transport.state.clock,
@@ -330,7 +330,7 @@ class AsyncBatches:
         """
         job = job_id if isinstance(job_id, BatchJob) else None
         call = cancel.CancelCall(None, job_protocol.job_id(job_id), job)
-        outcome = await cancel.cancel_one(self._verbs, call)
+        outcome = await cancel.cancel_one(self._cancel_api, call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has one of the two
             raise outcome.error
@@ -377,7 +377,7 @@ class AsyncBatches:
         check_callback("on_outcome", on_outcome)
         with watched(progress, "cancel", on_outcome, job_ids) as on_outcome:
             return await bulk_cancel.cancel_many(
-                self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
+                self._cancel_api, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
             )
 
     def iter_cancel(
@@ -402,7 +402,7 @@ class AsyncBatches:
             wait: follow each job until it has stopped, or completed instead.
         """
         ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(bulk_cancel.iter_cancel(self._verbs, bulk, ids, max_concurrency=limit, wait=wait))
+        return Stream(bulk_cancel.iter_cancel(self._cancel_api, bulk, ids, max_concurrency=limit, wait=wait))
 
     async def wait(
         self,

@@ -65,7 +65,7 @@ class Service:
         self.list_answer: Any = BROKEN
         self.sent: list[str] = []
         self.read: list[str] = []
-        self.looked_at: list[str] = []
+        self.read_once: list[str] = []
         self.lists = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -79,7 +79,7 @@ class Service:
         return cancelling.CancelApi(
             cancel=cancel,
             retrieve=self.retrieve,
-            look=self.look,
+            retrieve_once=self.retrieve_once,
             list_jobs=self.list_jobs,
             knows=self.known.__contains__,
             clock=now,
@@ -106,9 +106,9 @@ class Service:
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 
-    async def look(self, job_id: str, call: CallState) -> BatchJob:
+    async def retrieve_once(self, job_id: str, call: CallState) -> BatchJob:
         call.attempts += 1
-        self.looked_at.append(job_id)
+        self.read_once.append(job_id)
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 

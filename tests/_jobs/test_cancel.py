@@ -77,7 +77,7 @@ async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult)
     assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
     assert outcome.accepted is not isinstance(answer, Exception)
     assert outcome.requested_at is not None
-    assert service.read == service.looked_at == []
+    assert service.read == service.read_once == []
 
 
 UNCLEAR = [
@@ -124,7 +124,7 @@ def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
         assert (outcome.result, outcome.attempts) == (expected, 1)
         assert outcome.error is (error if expected is R.FAILED else None)
         assert outcome.job == (None if isinstance(read, Exception) else a_job("a", read))
-        assert (service.sent, service.looked_at, service.read) == (["a"], ["a"], [])
+        assert (service.sent, service.read_once, service.read) == (["a"], ["a"], [])
 
     run()
 
@@ -142,7 +142,7 @@ async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list()
     service.list_answer += [a_job(name, "IN_PROGRESS") for name in names(400)[300:]]
     report = await cancel_many(service, names(400))
     assert (report.counts[R.CANCELING], report.counts[R.FAILED]) == (300, 100)
-    assert (service.lists, service.looked_at, service.read) == (1, [], [])
+    assert (service.lists, service.read_once, service.read) == (1, [], [])
     noted: list[CancelOutcome] = []
     report = await cancel_many(service, names(400), wait=True, timeout=600, on_outcome=noted.append)
     assert Counter(outcome.event for outcome in noted) == {"accepted": 300, "ended": 400}
@@ -167,7 +167,7 @@ def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, second
         report = await cancel_many(service, ids, max_concurrency=100)
         assert report.counts[R.FAILED] == 3_000
         assert {outcome.error for outcome in report} == {error}
-        assert service.lists + len(service.looked_at) < 100
+        assert service.lists + len(service.read_once) < 100
 
     run()
 

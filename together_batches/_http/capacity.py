@@ -49,7 +49,7 @@ class Capacity:
             if self._answers >= self.limit:
                 self._answers = 0
                 self.limit += 1
-        self._queue.look_again()
+        self._queue.release_permitted()
 
     def try_acquire(self, _: float) -> float:
         """Return 0 and reserve room for an attempt if there is some, otherwise the seconds until the next check."""
@@ -61,4 +61,4 @@ class Capacity:
     def on_unanswered(self) -> None:
         """Return the room of an attempt that was cancelled before it began; the next one takes its place."""
         self._granted -= 1
-        self._queue.look_again()
+        self._queue.release_permitted()

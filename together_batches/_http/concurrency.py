@@ -10,7 +10,7 @@ import math
 
 _FIRST_LIMIT = 100
 _LEAST_LIMIT = 10
-_LOOK = 20
+_AVERAGED = 20
 """Minimum number of answers in one average."""
 _NARROWER = 0.7
 _LEAST_DELAY_SECONDS = 1.0
@@ -48,7 +48,7 @@ class AdaptiveConcurrency:
         self._least = min(_LEAST_LIMIT, max_limit)
         # All answers: is the service slow?
         self._usual = math.inf  # seconds, the lowest average
-        self._looked_at, self._look_seconds = 0, 0.0
+        self._averaged, self._averaged_seconds = 0, 0.0
         # The round, of as many answers as calls run at once, for calls that began at this limit: does it help?
         self._before: tuple[int, float] | None = None  # the limit before the raise, and its average
         self._leap = _LONGEST_LEAP
@@ -61,12 +61,12 @@ class AdaptiveConcurrency:
         ``generation`` is the value when the call began. ``waited`` is the number of seconds for which the call waited
         for a permit of the rate limiter, or of the caller's own rate.
         """
-        self._looked_at += 1
-        self._look_seconds += seconds
-        if self._looked_at >= _LOOK:
-            average = self._look_seconds / self._looked_at
-            self._looked_at, self._look_seconds = 0, 0.0
-            self._look(average)
+        self._averaged += 1
+        self._averaged_seconds += seconds
+        if self._averaged >= _AVERAGED:
+            average = self._averaged_seconds / self._averaged
+            self._averaged, self._averaged_seconds = 0, 0.0
+            self._note_average(average)
         if generation != self.generation:
             return
         self._answers += 1
@@ -74,13 +74,13 @@ class AdaptiveConcurrency:
             return
         self._seconds += seconds
         self._waited += waited
-        if self._answers >= self.limit and self._answers >= _LOOK:
+        if self._answers >= self.limit and self._answers >= _AVERAGED:
             average, held_back = self._seconds / (self._answers - self._passed_over), self._waited > self._seconds
             self._begin_round()
             if not held_back:  # by a rate, which then decides the throughput
                 self._end_round(average)
 
-    def _look(self, average: float) -> None:
+    def _note_average(self, average: float) -> None:
         if average < self._usual:
             self._usual = average
         elif average > self._usual + min(max(3 * self._usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS):

@@ -38,7 +38,7 @@ class PermitQueue:
             return False
         wait = self._limiter.try_acquire(self._clock())
         if wait > 0:
-            self._look_in(wait)
+            self._release_in(wait)
             return False
         return True
 
@@ -68,23 +68,23 @@ class PermitQueue:
             if not turn.done():
                 turn.set_result(None)
 
-    def look_again(self) -> None:
+    def release_permitted(self) -> None:
         """Release waiting calls if the limiter now allows it."""
         if self._waiting:
-            self._look()
+            self._release()
 
-    def _look_in(self, seconds: float) -> None:
+    def _release_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._release)
 
-    def _look(self) -> None:
+    def _release(self) -> None:
         while self._waiting:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
             wait = self._limiter.try_acquire(self._clock())
             if wait > 0:
-                self._look_in(wait)
+                self._release_in(wait)
                 return
             self._waiting.popleft().set_result(None)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from together_batches._http.transport import Transport
     from together_batches._protocol.files import Transfer
 
-    Tell = Callable[[int, int], None]
+    OnSent = Callable[[int, int], None]
 
 _FOREVER = float("inf")
 _PIECE_BYTES = 1 << 16
@@ -50,7 +50,7 @@ class Streaming:
         self._transport = transport
 
     def send(
-        self, request: Transfer, *, redirect_is_answer: bool = False, on_sent: Tell | None = None
+        self, request: Transfer, *, redirect_is_answer: bool = False, on_sent: OnSent | None = None
     ) -> Coroutine[Any, Any, Answer]:
         """Send ``request`` and return its successful response; each attempt reads the body anew.
 
@@ -123,7 +123,7 @@ class Streaming:
         *,
         follow: bool,
         streamed: bool = False,
-        on_sent: Tell | None = None,
+        on_sent: OnSent | None = None,
     ) -> Answer | RequestFailure[APIError]:
         body = _Body(transfer, on_sent) if transfer.length else None
 
@@ -231,7 +231,7 @@ class Streaming:
 class _Body:
     """The body that aiohttp sends: an async iterable of pieces that counts the bytes sent and keeps an error."""
 
-    def __init__(self, transfer: Transfer, on_sent: Tell | None) -> None:
+    def __init__(self, transfer: Transfer, on_sent: OnSent | None) -> None:
         self._transfer = transfer
         self._on_sent = on_sent
         self.failure: Exception | None = None

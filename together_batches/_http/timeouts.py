@@ -125,9 +125,9 @@ class TimeoutMonitor:
     def _schedule_check(self, shortest: AttemptTimer) -> None:
         pause = min(shortest.read, shortest.total) / 8
         pause = min(max(pause, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
-        self._next_check = asyncio.get_running_loop().call_later(pause, self._look)
+        self._next_check = asyncio.get_running_loop().call_later(pause, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._next_check = None
         now = self._clock()
         for timer in [timer for timer in self._timers if timer.is_over(now)]:

@@ -284,7 +284,7 @@ class Transport:
         else:
             permit.unanswered()
         self._emit_rate(now)
-        self.state.queue.look_again()
+        self.state.queue.release_permitted()
 
     def _refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
         """Return the error for an answer, and report the answer to the limiter."""

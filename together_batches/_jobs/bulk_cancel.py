@@ -197,7 +197,7 @@ class _WorkerPool:
         if isinstance(error, AuthenticationError) and self._refusal is None:
             self._refusal = error
             self._bulk.refuse(error)
-        if is_unclear(outcome, call) and self._follower.look_once(outcome, call):
+        if is_unclear(outcome, call) and self._follower.read_once(outcome, call):
             return
         if self._wait and error is call.refusal and not outcome.ok:
             pause = call.next_pause()  # the state may lag behind

@@ -40,12 +40,12 @@ _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CAN
 class CancelApi:
     """The functions of the service and of the client that cancelling uses.
 
-    ``look`` reads a job like ``retrieve``, by a single request without retries.
+    ``retrieve_once`` reads a job by a single request without retries.
     """
 
     cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
     retrieve: Callable[[str, CallState], Awaitable[BatchJob]]
-    look: Callable[[str, CallState], Awaitable[BatchJob]]
+    retrieve_once: Callable[[str, CallState], Awaitable[BatchJob]]
     list_jobs: Callable[[CallState], Awaitable[list[BatchJob]]]
     knows: Callable[[str], bool]
     clock: Callable[[], float]
@@ -122,10 +122,10 @@ async def cancel_one(api: CancelApi, call: CancelCall) -> CancelOutcome:
         outcome = await cancel_once(api, call)
         if is_unclear(outcome, call):
             try:
-                job = await api.look(call.job_id, call.read())
+                job = await api.retrieve_once(call.job_id, call.read())
             except APIError:
                 return outcome
-            return after_look(outcome, job, call)
+            return outcome_of_unclear(outcome, job, call)
         pause = pause_in_doubt(api, outcome, call)
         if pause is None:
             return outcome
@@ -146,7 +146,7 @@ def is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
     return refusals.may_have_been_taken(outcome.error)
 
 
-def after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
+def outcome_of_unclear(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
     """Return the outcome that the job's state implies for a cancel whose result was unclear."""
     assert isinstance(outcome.error, APIError)  # noqa: S101  # that is why it is unclear
     call.refusal = outcome.error

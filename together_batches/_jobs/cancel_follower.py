@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches._jobs.cancel import CancelApi, CancelCall, after_look, cancel_once
+from together_batches._jobs.cancel import CancelApi, CancelCall, cancel_once, outcome_of_unclear
 from together_batches._jobs.poller import FIRST_DRAIN_SECONDS, Poller, longer_drain
 from together_batches._jobs.status_reader import Found, StatusReader
 from together_batches._jobs.task_group import plain_group
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from together_batches._http.client_state import BulkContext
 
 _MOST_FAILED_POLLS = 5
-_SECONDS_WITHOUT_LOOKS = 30.0
+_SECONDS_WITHOUT_READS = 30.0
 """Seconds without reads of jobs with unanswered cancels, after such reads failed: doubling the requests would prolong
 an outage."""
 _MAX_FAILED_READS = 10
@@ -106,13 +106,13 @@ class CancelFollower:
         self._settle = settle
         self._end = end
         self._accepted = accepted
-        self._poller = Poller(self._look, clock=api.clock, sleep=api.sleep, pause=FIRST_DRAIN_SECONDS)
+        self._poller = Poller(self._read_due, clock=api.clock, sleep=api.sleep, pause=FIRST_DRAIN_SECONDS)
         self._status_reader = StatusReader(self._read, self._list_jobs, max_concurrency=max_concurrency)
-        self._single_look = StatusReader(
-            self._look_once, self._list_jobs, max_concurrency=min(max_concurrency, _MAX_FAILED_READS)
+        self._single_reader = StatusReader(
+            self._read_single, self._list_jobs, max_concurrency=min(max_concurrency, _MAX_FAILED_READS)
         )
-        self._no_look_until = 0.0
-        self._vain_looks = 0
+        self._no_reads_until = 0.0
+        self._failed_reads = 0
         self._runs = False
         self.group: asyncio.TaskGroup | None = None
         """The group of the workers; the follower is a task of it as long as there are jobs to follow."""
@@ -127,9 +127,9 @@ class CancelFollower:
         else:
             self._add(outcome, call, pause)
 
-    def look_once(self, outcome: CancelOutcome, call: CancelCall) -> bool:
+    def read_once(self, outcome: CancelOutcome, call: CancelCall) -> bool:
         """Read the job of an unclear cancel once; return False during an outage, in which that would be in vain."""
-        if self._api.clock() < self._no_look_until:
+        if self._api.clock() < self._no_reads_until:
             return False
         self._add(outcome, call, FIRST_DRAIN_SECONDS, is_unclear=True)
         return True
@@ -158,31 +158,31 @@ class CancelFollower:
         if self._accepted is not None:
             self._accepted(outcome)
 
-    async def _look(self, names: list[str]) -> None:
+    async def _read_due(self, names: list[str]) -> None:
         absent = [name for name in names if self.jobs[name].outcome.result is CancelResult.NOT_FOUND]
         unclear = [name for name in names if self.jobs[name].is_unclear]
         others = set(names).difference(absent, unclear)
         if absent:
             await self._cancel_again(absent)
         if unclear:
-            await self._look_at_unclear(unclear)
+            await self._read_unclear(unclear)
         found: dict[str, Found] = {}
         await self._status_reader.read([name for name in names if name in others], found.__setitem__)
         spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, not for security
         for name, state in found.items():
             self._note(name, state, spread)
 
-    async def _look_at_unclear(self, names: list[str]) -> None:
+    async def _read_unclear(self, names: list[str]) -> None:
         """Read jobs whose cancels got no successful response once; those that stay unclear keep their outcome."""
         found: dict[str, Found] = {}
-        self._vain_looks = 0
-        await self._single_look.read(names, found.__setitem__)
+        self._failed_reads = 0
+        await self._single_reader.read(names, found.__setitem__)
         if not any(isinstance(job, BatchJob) for job in found.values()):
-            self._no_look_until = self._api.clock() + _SECONDS_WITHOUT_LOOKS
+            self._no_reads_until = self._api.clock() + _SECONDS_WITHOUT_READS
         for name in names:
             entry, job = self.pop(name), found[name]
             if isinstance(job, BatchJob):
-                self._settle(after_look(entry.outcome, job, entry.call), entry.call)
+                self._settle(outcome_of_unclear(entry.outcome, job, entry.call), entry.call)
             else:
                 self._end(entry.outcome)
 
@@ -201,15 +201,15 @@ class CancelFollower:
     async def _read(self, name: str) -> BatchJob:
         return await self._api.retrieve(name, self._bulk.call())
 
-    async def _look_once(self, name: str) -> BatchJob:
-        if self._vain_looks >= _MAX_FAILED_READS:
-            raise APIError("not looked at: the looks before failed")  # the outcome has a better error
+    async def _read_single(self, name: str) -> BatchJob:
+        if self._failed_reads >= _MAX_FAILED_READS:
+            raise APIError("not read: the reads before failed")  # the outcome has a better error
         try:
-            job = await self._api.look(name, self._bulk.call())
+            job = await self._api.retrieve_once(name, self._bulk.call())
         except APIError as error:
-            self._vain_looks += not isinstance(error, NotFoundError)
+            self._failed_reads += not isinstance(error, NotFoundError)
             raise
-        self._vain_looks = 0
+        self._failed_reads = 0
         return job
 
     async def _list_jobs(self) -> list[BatchJob]:

@@ -158,7 +158,7 @@ async def create_once(
         while True:
             created = await work.find(lost) if posts else None
             if created is not None:
-                _tell(wanted, created)
+                _warn_of_found(wanted, created)
                 break
             if posts >= _MOST_POSTS or _was_accepted(lost):
                 raise work.unconfirmed(lost)
@@ -299,7 +299,7 @@ def _why(cause: APIError | None) -> str:
     )
 
 
-def _tell(wanted: WantedJob, found: Created) -> None:
+def _warn_of_found(wanted: WantedJob, found: Created) -> None:
     about = {"job_id": found.job.id, "input_file_id": wanted.file_id}
     _log.warning(
         "the answer to a create for %s was lost; its job %s was found", wanted.file_id, found.job.id, extra=about

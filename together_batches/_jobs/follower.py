@@ -131,7 +131,7 @@ class _Caller:
     outcome: asyncio.Future[BatchJob]
     on_update: Callable[[BatchJob], None] | None
 
-    def tell(self, job: BatchJob) -> None:
+    def report(self, job: BatchJob) -> None:
         """Report the job to the caller; an error of its function is its outcome."""
         if self.on_update is None or self.outcome.done():
             return
@@ -169,7 +169,7 @@ class _Following:
         if is_new:
             self._requested.put_nowait(given)
         elif followed.job.status:
-            caller.tell(followed.job)
+            caller.report(followed.job)
         return caller
 
     async def leave(self, caller: _Caller) -> None:
@@ -217,7 +217,7 @@ class _Following:
         if followed is not None:
             followed.job = job
             for caller in followed.callers:
-                caller.tell(job)
+                caller.report(job)
 
     def _end(self, job: BatchJob) -> None:
         followed = self._followed.pop(job.id.lower(), None)

@@ -34,7 +34,7 @@ _log = logging.getLogger("together_batches")
 _SPREAD = 1 / 3
 _EARLY = 1 / 4
 """Share of its interval by which a job may be read early, if others are due: reading many together is cheaper."""
-_LAST_LOOK_SECONDS = 1.0
+_LAST_READ_SECONDS = 1.0
 """Seconds before the deadline at which all jobs are read once more: some may have finished since the last read."""
 _MOST_FAILURES_IN_A_ROW = 20
 _IDS_AT_A_TIME = 1_000
@@ -99,7 +99,7 @@ class Wait:
 
     def __attrs_post_init__(self) -> None:
         self._status_reader = StatusReader(self._read, self._list, max_concurrency=self.max_concurrency)
-        self._poller = Poller(self._look, clock=self.api.clock, sleep=self.api.sleep)
+        self._poller = Poller(self._read_due, clock=self.api.clock, sleep=self.api.sleep)
 
     def as_completed(self, job_ids: Ids) -> AsyncGenerator[BatchJob, None]:
         """Yield each job when it has finished."""
@@ -122,7 +122,7 @@ class Wait:
         if self.timeout == 0:
             await self._feed(ids)
             if self._pending:
-                await self._look(list(self._pending))
+                await self._read_due(list(self._pending))
         else:
             await self._follow(ids)
         self._release_held()
@@ -134,7 +134,7 @@ class Wait:
     async def _follow(self, ids: Ids) -> None:
         timeout, now = self.timeout, self.api.clock()
         if timeout is not None:
-            self._poller.read_all_at(now + timeout - min(_LAST_LOOK_SECONDS, timeout / 10))
+            self._poller.read_all_at(now + timeout - min(_LAST_READ_SECONDS, timeout / 10))
 
         def more() -> bool:
             if feeder.cancelled():
@@ -192,13 +192,13 @@ class Wait:
 
     # --- reading ---
 
-    async def _look(self, names: list[str]) -> None:
+    async def _read_due(self, names: list[str]) -> None:
         # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
         self._spread = 1 + _SPREAD * (2 * self.api.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
         if self._absent:
-            await self._look_in_list()
+            await self._find_in_list()
         if self._failures:
             _log.warning(
                 "%d of %d jobs could not be looked at, and will be again: %s",
@@ -208,7 +208,7 @@ class Wait:
                 extra={"failed": self._failures, "jobs": len(names)},
             )
 
-    async def _look_in_list(self) -> None:
+    async def _find_in_list(self) -> None:
         """Search the list for the jobs that answered 404: a job exists if either of the two shows it."""
         absent, self._absent = self._absent, []
         try:

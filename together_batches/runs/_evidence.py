@@ -40,7 +40,7 @@ class Changed:
 
 
 @attrs.frozen
-class Look:
+class Observation:
     """A job at one moment, and the sizes of its output and its error file in bytes, None if not given."""
 
     job: BatchJob = attrs.field(eq=results_of)
@@ -57,26 +57,26 @@ class Evidence:
     async def doubt(self, arranged: Arranged) -> Unavailable | Changed | None:
         """Return why the omitted rows may still appear; None if two readings agree that they will not."""
         wait = rules.second_look_delay(self._context.attempt, self._context.patience)
-        first: Look | None = None
+        first: Observation | None = None
         while True:
-            look = await self.look()
-            if isinstance(look, Unavailable):
-                return look
-            changed = self.if_changed(look.job)
+            seen = await self.observe()
+            if isinstance(seen, Unavailable):
+                return seen
+            changed = self.if_changed(seen.job)
             if changed is not None:
                 return changed
-            file_ids, sizes = results_of(look.job)[1:], (arranged.output_bytes, arranged.error_bytes)
-            for file_id, said, size in zip(file_ids, look.sizes, sizes, strict=True):
+            file_ids, sizes = results_of(seen.job)[1:], (arranged.output_bytes, arranged.error_bytes)
+            for file_id, said, size in zip(file_ids, seen.sizes, sizes, strict=True):
                 if file_id and size is not None and (not said or said != size):
                     return Unavailable(
                         f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}"
                     )
-            if look == first or not wait:
+            if seen == first or not wait:
                 return None
-            first = look
+            first = seen
             await self._context.time.sleep(wait)
 
-    async def look(self) -> Look | Unavailable:
+    async def observe(self) -> Observation | Unavailable:
         """Read the job and the metadata of its files once."""
         job = await self.job()
         if job is None:
@@ -89,7 +89,7 @@ class Evidence:
                 if found is None:
                     return Unavailable(f"the metadata of {file_id}, which holds results of job {job.id}, is absent")
                 sizes[number] = found.bytes
-        return Look(job, tuple(sizes))
+        return Observation(job, tuple(sizes))
 
     async def job(self) -> BatchJob | None:
         """Return the job in its present state; None if it is absent."""
@@ -109,20 +109,20 @@ class Evidence:
         if attempt.job_id is None:
             return True
         absence = Absence(min(context.patience, _BEFORE_ROWS_GO_AGAIN_SECONDS))
-        while isinstance(look := await self.look(), Unavailable):
+        while isinstance(seen := await self.observe(), Unavailable):
             pause = absence.pause()
             if pause is None:
                 return True
-            await context.wait("a last look at the results", look.why, pause)
+            await context.wait("a last look at the results", seen.why, pause)
         # A size that the metadata omits proves nothing: then the files are read once more.
-        if self.if_changed(look.job) is None and all(
+        if self.if_changed(seen.job) is None and all(
             noted is None or (said or 0) == noted
-            for said, noted in zip(look.sizes, (attempt.output_bytes, attempt.error_bytes), strict=True)
+            for said, noted in zip(seen.sizes, (attempt.output_bytes, attempt.error_bytes), strict=True)
         ):
             return True
         # These sizes are kept when it is collected again, so that it is not collected for ever if they are
         # permanently wrong, or not given at all.
-        output_bytes, error_bytes = (said or 0 for said in look.sizes)
+        output_bytes, error_bytes = (said or 0 for said in seen.sizes)
         await context.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
-        await self._attempt_job.note_state(look.job)
+        await self._attempt_job.note_state(seen.job)
         return False

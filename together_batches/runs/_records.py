@@ -27,7 +27,7 @@ VERSION = 1
 """Version of attempts and shards as plain data."""
 
 
-class Kept(Plain):
+class Versioned(Plain):
     """A record that :func:`together_batches.to_dict` writes with its version, without the fields that have defaults.
 
     Bytes are written as base64.
@@ -83,7 +83,7 @@ class Run:
 
 
 @attrs.frozen(kw_only=True)
-class Shard(Kept):
+class Shard(Versioned):
     """A range of the input, whose rows are sent in one job: ``size`` bytes from ``offset`` on.
 
     ``number`` counts from 1, ``first_line`` is the line in which it begins, ``sha256`` the hash of its rows.
@@ -102,7 +102,7 @@ class Shard(Kept):
 
 
 @attrs.frozen(kw_only=True)
-class Attempt(Kept):
+class Attempt(Versioned):
     """One sending of rows of a shard, in a job of their own. The times that are set show its step.
 
     ``shard`` and ``number`` count from 1: they are the key of the attempt.
