@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.upload_source import Source, UploadSource
-    from together_batches._jobs.wait import WaitApi
+    from together_batches._jobs.wait import Wait
     from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
@@ -445,19 +445,10 @@ class AsyncBatches:
         """
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
-        from together_batches._jobs.wait import Wait
-
         check_callback("on_update", on_update)
         with watched(progress, "wait", on_update, job_id) as on_update:
-            waiting = Wait(
-                api=self._wait_api(self._known.knows),
-                max_concurrency=1,
-                timeout=timeout,
-                poll_interval=poll_interval,
-                patience=patience,
-                on_update=on_update,
-            )
-            return await waiting.for_one(job_id)
+            make_wait = self._make_wait(poll_interval, patience)
+            return await make_wait(timeout=timeout, max_concurrency=1, on_update=on_update).for_one(job_id)
 
     def as_completed(
         self,
@@ -489,18 +480,9 @@ class AsyncBatches:
                 first; several such errors are raised as an :class:`ExceptionGroup`.
             UsageError: an invalid number or id, or a client that is closed or belongs to another loop.
         """
-        from together_batches._jobs.wait import Wait
-
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
-        waiting = Wait(
-            api=self._wait_api(self._known.knows),
-            max_concurrency=self._transport.config.max_concurrency,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            patience=patience,
-        )
-        return Stream(waiting.as_completed(ids))
+        return Stream(self._make_wait(poll_interval, patience)(timeout=timeout).as_completed(ids))
 
     def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> AsyncFollower:
         """Return a follower, with which any number of callers wait for jobs by one poller.
@@ -515,7 +497,7 @@ class AsyncBatches:
             UsageError: an invalid number.
         """
         _check_times(None, poll_interval, patience)
-        return self._follower(self._known.knows, poll_interval, patience)
+        return self._follower(self._make_wait(poll_interval, patience))
 
     @overload
     def results(
@@ -535,17 +517,7 @@ class AsyncBatches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-        schema: type[T],
-    ) -> Stream[BatchResult[T]]: ...
-    @overload
-    def results(
-        self,
-        job: str | BatchJob,
-        *,
-        requests: Requests | None = None,
-        order: Order = "file",
-        patience: float = 60,
-        schema: SchemaAdapter[T],
+        schema: type[T] | SchemaAdapter[T],
     ) -> Stream[BatchResult[T]]: ...
     @overload
     def results(
@@ -924,39 +896,31 @@ class AsyncBatches:
             positive_number("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
-    def _wait_api(self, knows: Callable[[str], bool]) -> WaitApi:
-        from together_batches._jobs.wait import WaitApi
+    def _make_wait(
+        self, poll_interval: float | None, patience: float, knows: Callable[[str], bool] | None = None
+    ) -> partial[Wait]:
+        """Return the function that makes a wait. ``knows`` returns whether a job exists, by default as the client knows."""
+        from together_batches._jobs.wait import Wait, WaitApi
 
         state = self._transport.state
         state.check_library()
-        return WaitApi(
+        api = WaitApi(
             retrieve=lambda job_id: self._get(job_id, CallState()),
             list_jobs=lambda: self._get_all(CallState()),
-            knows=knows,
+            knows=knows or self._known.knows,
             now=state.now,
             clock=state.clock,
             sleep=state.sleep,
             chance=state.chance,
             seen=self._emitter.job,
         )
+        most = self._transport.config.max_concurrency
+        return partial(Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience)
 
-    def _follower(
-        self, knows: Callable[[str], bool], poll_interval: float | None, patience: float, *, holds: bool = True
-    ) -> AsyncFollower:
+    def _follower(self, make_wait: partial[Wait]) -> AsyncFollower:
         from together_batches._jobs.follower import AsyncFollower
-        from together_batches._jobs.wait import Wait
 
-        make_wait = partial(
-            Wait,
-            api=self._wait_api(knows),
-            max_concurrency=self._transport.config.max_concurrency,
-            timeout=None,
-            poll_interval=poll_interval,
-            patience=patience,
-            holds=holds,
-            may_repeat=True,
-        )
-        return AsyncFollower(make_wait, self._transport.state.sleep)
+        return AsyncFollower(partial(make_wait, timeout=None, may_repeat=True), self._transport.state.sleep)
 
     def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
         """Call ``callback``, too, with each event of this client, and return a function that ends that."""
@@ -971,7 +935,8 @@ class AsyncBatches:
 
         state = self._transport.state
         # The jobs of a run are in its ledger.
-        follower = self._follower(lambda _: True, poll_interval, patience, holds=False)
+        make_wait = self._make_wait(poll_interval, patience, knows=lambda _: True)
+        follower = self._follower(partial(make_wait, holds=False))
         return _context.RunApi(
             time=_context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock),
             upload=upload,

@@ -295,17 +295,7 @@ class Batches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-        schema: type[T],
-    ) -> LoopIterator[BatchResult[T]]: ...
-    @overload
-    def results(
-        self,
-        job: str | BatchJob,
-        *,
-        requests: Requests | None = None,
-        order: Order = "file",
-        patience: float = 60,
-        schema: SchemaAdapter[T],
+        schema: type[T] | SchemaAdapter[T],
     ) -> LoopIterator[BatchResult[T]]: ...
     @overload
     def results(

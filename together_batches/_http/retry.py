@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from together_batches._protocol.jobs import date_of
 from together_batches.errors import APIConnectionError, APIError, RateLimitError
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     seconds = _seconds(value)
     if seconds is not None:
         return seconds
-    until = _date(value)
+    until = date_of(value)
     if until is None:
         return _exhausted(headers)
-    since = _date(headers.get("Date"))
+    since = date_of(headers.get("Date"))
     return max(0.0, until.timestamp() - (since.timestamp() if since else now()))
 
 
@@ -69,14 +68,6 @@ def _seconds(text: str | None) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text or "")
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 class Budget:

@@ -81,14 +81,19 @@ class Answer:
     @property
     def date(self) -> datetime | None:
         """The service's own clock at the time of the response."""
-        try:
-            date = parsedate_to_datetime(self.headers["Date"])
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return None
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
+        return date_of(self.headers.get("Date"))
 
     def close(self) -> None:
         """Release the connection, if the body has not arrived yet; here it has."""
+
+
+def date_of(header: str | None) -> datetime | None:
+    """Return the date in a header; None if it is absent or invalid."""
+    try:
+        date = parsedate_to_datetime(header or "")
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 # --- requests -------------------------------------------------------------------------------------------------

@@ -126,12 +126,9 @@ class AttemptJob:
         """Return the job in its present state."""
         return await self._present(self._found)
 
-    async def _found(self, job_id: str) -> BatchJob:
-        return await until_found(
-            partial(self.context.until_answered, "look-up of the job", partial(self.context.api.retrieve, job_id)),
-            patience=self.context.patience,
-            sleep=self.context.time.sleep,
-        )
+    async def _found(self, job_id: str, what: str = "look-up of the job") -> BatchJob:
+        read = partial(self.context.until_answered, what, partial(self.context.api.retrieve, job_id))
+        return await until_found(read, patience=self.context.patience, sleep=self.context.time.sleep)
 
     async def _present(self, read: Callable[[str], Awaitable[BatchJob]]) -> BatchJob:
         """Return what ``read`` returns for the job, or for another job of its file if it is absent."""
@@ -155,15 +152,7 @@ class AttemptJob:
         """
         await self.context.time.sleep(min(_BETWEEN_LOOKS_SECONDS, self.context.patience))
         try:
-            found = await until_found(
-                partial(
-                    self.context.until_answered,
-                    "second look at the job",
-                    partial(self.context.api.retrieve, job.id),
-                ),
-                patience=self.context.patience,
-                sleep=self.context.time.sleep,
-            )
+            found = await self._found(job.id, "second look at the job")
         except NotFoundError:
             return job
         await self.note_state(found)
