@@ -899,7 +899,7 @@ class AsyncBatches:
     def _make_wait(
         self, poll_interval: float | None, patience: float, knows: Callable[[str], bool] | None = None
     ) -> partial[Wait]:
-        """Return the function that makes a wait. ``knows`` returns whether a job exists, by default as the client knows."""
+        """Return the function that makes a wait. ``knows`` returns whether a job exists, by default the client's."""
         from together_batches._jobs.wait import Wait, WaitApi
 
         state = self._transport.state

@@ -145,7 +145,7 @@ def test_without_an_arrow_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_arrow, "import_module", nothing)
     with pytest.raises(UsageError) as caught:
         list(_requests(pl.DataFrame(_COLUMNS)))
-    assert str(caught.value) == 'this table needs an Arrow library: pip install "together_batches[arrow]"'
+    assert str(caught.value) == 'no Arrow library is installed: pip install "together_batches[arrow]"'
 
 
 def test_a_frame_whose_own_library_needs_pyarrow() -> None:

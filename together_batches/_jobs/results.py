@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,6 +19,7 @@ from together_batches._schema.answers import parser
 from together_batches.errors import ResultsUnavailableError, UsageError, ValidationError
 from together_batches.jsonl import Source
 from together_batches.jsonl._requests import check_endpoint_of_schema
+from together_batches.jsonl._sources import is_file
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchRequest, BatchResult, BatchSuccess
 
@@ -57,7 +57,7 @@ def results(
     if order == "input" and requests is None:
         message = "order='input' needs the input: pass requests=, the file or the rows that the job was made from"
         raise UsageError(message)
-    if requests is not None and not (_is_file(requests) or isinstance(requests, Iterable)):
+    if requests is not None and not (is_file(requests) or isinstance(requests, Iterable)):
         message = f"requests are a path, bytes, a binary file, or an iterable, not {type(requests).__name__}"
         raise UsageError(message)
     return _results(api, job, requests, order, patience, adapter)
@@ -133,7 +133,7 @@ async def _ids_of(requests: Requests) -> dict[str, int]:
 
     Raises :class:`ValidationError` if ids are repeated, because answers could not be assigned.
     """
-    if _is_file(requests):
+    if is_file(requests):
         file = cast("Source", requests)
         ids = await to_thread.run_sync(lambda: [row.custom_id for row in jsonl.read(file)], abandon_on_cancel=True)
     else:
@@ -156,10 +156,6 @@ async def _ids_of(requests: Requests) -> dict[str, int]:
         message = f"the requests cannot be distinguished: {problems[0]}{more}; omit requests= to get all rows"
         raise ValidationError(message, problems=problems)
     return rows
-
-
-def _is_file(requests: object) -> bool:
-    return isinstance(requests, (str, bytes, os.PathLike)) or hasattr(requests, "read")
 
 
 class _CooperativeYield:

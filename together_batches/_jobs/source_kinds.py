@@ -18,6 +18,7 @@ import attrs
 from together_batches._local.os_errors import explained
 from together_batches._protocol.upload_marks import sendable
 from together_batches.errors import UsageError
+from together_batches.jsonl._sources import checked_bytes, name_of_file
 
 if TYPE_CHECKING:
     import threading
@@ -94,14 +95,11 @@ def _open_path(path: str | os.PathLike[str]) -> OpenedSource:
 def _open_file(file: IO[bytes], spool: Spool) -> OpenedSource:
     """Take a file that can be read again as it is, from its current position; copy any other."""
     title, name = "the file", UNNAMED
-    given_name: object = getattr(file, "name", None)
-    if isinstance(given_name, str):
+    given_name = name_of_file(file)
+    if given_name is not None:
         title = name = sendable(Path(given_name).name) or UNNAMED
     with explained("read", title):
-        given: object = file.read(0)
-        if not isinstance(given, bytes):
-            message = f"{title} gives {type(given).__name__} in place of bytes: open it in binary mode"
-            raise UsageError(message)
+        checked_bytes(file.read(0), title)
         seekable = getattr(file, "seekable", None)
         if seekable is not None and seekable():
             return OpenedSource(file, title, name, file.tell(), is_ours=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from together_batches.errors import BatchesError, UsageError
 from together_batches.jsonl._columns import chosen
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl._columns import Row
 
-_ROWS_TOGETHER = 1000
+ROWS_TOGETHER = 1000
 """Rows that are Python objects at once: a frame in memory may be one batch."""
+
+T = TypeVar("T")
 
 
 def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of an object with ``__arrow_c_stream__``, with the columns that are wanted, or all."""
     name = "the table"
-    reader = _reading(name, lambda: _library("pyarrow", "arro3.core").RecordBatchReader.from_stream(table))
+    library = first_installed(partial(import_module, "pyarrow"), partial(import_module, "arro3.core"))
+    with translated("read", name):
+        reader = library.RecordBatchReader.from_stream(table)
     yield from _rows(name, reader, chosen(name, reader.schema.names, wanted))
 
 
@@ -31,15 +35,16 @@ def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
     name = str(path)
     check_parquet(path)
-    library = _library("pyarrow.parquet", "arro3.io")
-    if library.__name__ == "arro3.io":
-        reader = _reading(name, lambda: library.read_parquet(path, batch_size=_ROWS_TOGETHER))
-        yield from _rows(name, reader, chosen(name, reader.schema.names, wanted))
-    else:
-        file = _reading(name, lambda: library.ParquetFile(path))
-        columns = chosen(name, file.schema_arrow.names, wanted)
-        batches = _reading(name, lambda: file.iter_batches(batch_size=_ROWS_TOGETHER, columns=columns))
-        yield from _rows(name, batches, columns)
+    library = first_installed(partial(import_module, "pyarrow.parquet"), partial(import_module, "arro3.io"))
+    with translated("read", name):
+        if library.__name__ == "arro3.io":
+            batches = library.read_parquet(path, batch_size=ROWS_TOGETHER)
+            columns = chosen(name, batches.schema.names, wanted)
+        else:
+            file = library.ParquetFile(path)
+            columns = chosen(name, file.schema_arrow.names, wanted)
+            batches = file.iter_batches(batch_size=ROWS_TOGETHER, columns=columns)
+    yield from _rows(name, batches, columns)
 
 
 def check_parquet(path: Path) -> None:
@@ -51,39 +56,36 @@ def check_parquet(path: Path) -> None:
             raise UsageError(message)
 
 
-def _library(*names: str) -> Any:
-    for name in names:
+def first_installed(*libraries: Callable[[], T]) -> T:
+    """Return the result of the first function that finds its library; raise :class:`UsageError` if none does."""
+    for library in libraries:
         try:
-            return import_module(name)
+            return library()
         except ImportError:
             continue
-    message = 'this table needs an Arrow library: pip install "together_batches[arrow]"'
+    message = 'no Arrow library is installed: pip install "together_batches[arrow]"'
     raise UsageError(message)
 
 
-def _rows(name: str, batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
+def parts(name: str, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches in small parts."""
     batches = iter(batches)
     while True:
-        batch = _reading(name, lambda: next(batches, None))
+        with translated("read", name):
+            batch = next(batches, None)
         if batch is None:
             return
-        rows: int = batch.num_rows
-        for start in range(0, rows, _ROWS_TOGETHER):
-            part = batch.slice(start, min(_ROWS_TOGETHER, rows - start))
-            values = _reading(name, partial(_values, part, columns))
-            for row in zip(*values, strict=True):
-                yield dict(zip(columns, row, strict=True))
+        for start in range(0, batch.num_rows, ROWS_TOGETHER):
+            yield batch.slice(start, min(ROWS_TOGETHER, batch.num_rows - start))  # beyond the end arro3 panics
 
 
-def _values(batch: Any, columns: Sequence[str]) -> list[list[Any]]:
-    names: list[str] = batch.schema.names
-    return [batch.column(names.index(column)).to_pylist() for column in columns]
-
-
-def _reading(name: str, read: Callable[[], Any]) -> Any:
-    """Return what ``read`` returns; an error of either library becomes ours."""
-    with translated("read", name):
-        return read()
+def _rows(name: str, batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
+    for part in parts(name, batches):
+        with translated("read", name):
+            names: list[str] = part.schema.names
+            values = [part.column(names.index(column)).to_pylist() for column in columns]
+        for row in zip(*values, strict=True):
+            yield dict(zip(columns, row, strict=True))
 
 
 @contextmanager

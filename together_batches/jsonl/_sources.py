@@ -35,11 +35,15 @@ def is_arrow(table: object) -> bool:
     return hasattr(table, "__arrow_c_stream__")
 
 
+def is_file(source: object) -> bool:
+    """Return whether a source is one of :data:`Bytes`."""
+    is_readable = callable(getattr(source, "read", None))
+    return is_readable or isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
+
+
 def holds_requests(source: object) -> bool:
     """Return True for an iterable of requests, False for the bytes of a file; raise :class:`UsageError` otherwise."""
-    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or callable(
-        getattr(source, "read", None)
-    ):
+    if is_file(source):
         return False
     given = source
     if is_arrow(source):  # iterated, it gives columns
@@ -59,8 +63,21 @@ def name_of(source: object) -> str:
         return str(Path(cast("str | os.PathLike[str]", source)))
     if holds_requests(source):
         return "the requests"
-    name: object = getattr(source, "name", None)
-    return name if isinstance(name, str) and name else "the file"
+    return name_of_file(source) or "the file"
+
+
+def name_of_file(file: object) -> str | None:
+    """Return the name of an open file, if it has one that is text."""
+    name: object = getattr(file, "name", None)
+    return name if isinstance(name, str) and name else None
+
+
+def checked_bytes(content: object, name: str = "the file") -> bytes:
+    """Return what was read from a file; raise :class:`UsageError` if it is not bytes."""
+    if isinstance(content, bytes):
+        return content
+    message = f"{name} gives {type(content).__name__} in place of bytes: open it in binary mode"
+    raise UsageError(message)
 
 
 def blocks_of(source: Bytes, size: int = _BLOCK) -> Iterator[bytes]:
@@ -72,11 +89,5 @@ def blocks_of(source: Bytes, size: int = _BLOCK) -> Iterator[bytes]:
     with explained("read", name_of(source)), ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
             source = stack.enter_context(Path(source).open("rb", buffering=0))
-        while True:
-            block: object = source.read(size)
-            if not isinstance(block, bytes):
-                message = f"the file gives {type(block).__name__} in place of bytes: open it in binary mode"
-                raise UsageError(message)
-            if not block:
-                return
+        while block := checked_bytes(source.read(size)):
             yield block

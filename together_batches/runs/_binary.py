@@ -19,7 +19,7 @@ from together_batches._local.replace import objection
 from together_batches._validation import path_of
 from together_batches.errors import RunError, UsageError
 from together_batches.jsonl import Readable
-from together_batches.jsonl._sources import blocks_of
+from together_batches.jsonl._sources import blocks_of, name_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -239,12 +239,6 @@ def write_all(file: Writable, content: bytes, what: str = "the file") -> None:
 def _is_open(given: object, method: str) -> bool:
     """Return whether an object is an open file with this method. A class is not: it opens one when it is called."""
     return not isinstance(given, type) and callable(getattr(given, method, None))
-
-
-def name_of_file(file: object) -> str | None:
-    """Return the name of an open file, if it has one that is text."""
-    name: object = getattr(file, "name", None)
-    return name if isinstance(name, str) and name else None
 
 
 def _is_seekable(file: object) -> bool:

@@ -16,8 +16,7 @@ import attrs
 
 from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
-from together_batches.errors import UsageError
-from together_batches.jsonl._arrow import check_parquet, translated
+from together_batches.jsonl._arrow import ROWS_TOGETHER, check_parquet, first_installed, translated
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ COMPRESSION = "zstd"
 COMPRESSION_LEVEL = 1
 _GROUP_BYTES = 16_000_000
 _MOST_GROUP_ROWS = 1 << 15
-_ROWS_READ = 1000
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _MOST_OF_A_FLOAT = 10**308
 
@@ -126,13 +124,7 @@ class Arrow:
 
 def library() -> Arrow:
     """Return the library that is installed; raise :class:`UsageError`, which names the extra, if none is."""
-    for make in (_arro3, _pyarrow):
-        try:
-            return make()
-        except ImportError:
-            continue
-    message = 'tables need an Arrow library: pip install "together_batches[arrow]"'
-    raise UsageError(message)
+    return first_installed(_arro3, _pyarrow)
 
 
 def _module(name: str) -> Any:
@@ -164,7 +156,7 @@ def _arro3() -> Arrow:
         return array.take(core.Array(places, types.int64()))
 
     def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
-        reader = io.read_parquet(path, batch_size=_ROWS_READ)
+        reader = io.read_parquet(path, batch_size=ROWS_TOGETHER)
         return reader.schema, iter(reader)
 
     return Arrow(
@@ -204,7 +196,7 @@ def _pyarrow() -> Arrow:
 
     def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
         file = parquet.ParquetFile(path)
-        return file.schema_arrow, file.iter_batches(batch_size=_ROWS_READ)
+        return file.schema_arrow, file.iter_batches(batch_size=ROWS_TOGETHER)
 
     return Arrow(
         core=core,

@@ -14,12 +14,12 @@ from together_batches._protocol import json_codec
 from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import ArrowTable, LineSplitter, TableRequests, decode
-from together_batches.jsonl._arrow import translated
+from together_batches.jsonl._arrow import ROWS_TOGETHER, parts
 from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of, is_arrow
 from together_batches.jsonl._tables import rows_in
 from together_batches.tables._columns import Column
-from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER
+from together_batches.tables._rows import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ class Merge:
 
     def __init__(self, name: str, batches: Iterator[Any], id_column: str, others: list[int], arrow: Arrow) -> None:
         self._name = name
-        self._parts = _cut(name, batches)
+        self._parts = parts(name, batches)
         self._id_column = id_column
         self._others = others
         self._arrow = arrow
@@ -184,17 +184,6 @@ class Merge:
             f"{self._name} has no row {custom_id!r}{where}: results are joined with their own input in its order, as "
             "run writes them, and results with --order input"
         )
-
-
-def _cut(name: str, batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield batches in small parts: a frame in memory may be one batch."""
-    while True:
-        with translated("read", name):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        for start in range(0, batch.num_rows, ROWS_TOGETHER):
-            yield batch.slice(start, min(ROWS_TOGETHER, batch.num_rows - start))  # beyond the end arro3 panics
 
 
 def _empty(name: str) -> UsageError:

@@ -10,6 +10,7 @@ from together_batches._protocol.result_lines import LONGEST_LINE_BYTES
 from together_batches._text import format_count
 from together_batches.errors import ValidationError
 from together_batches.jsonl import LineSplitter
+from together_batches.jsonl._arrow import ROWS_TOGETHER
 from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from together_batches.rows import BatchResult
 
 BLOCK_BYTES = 1 << 20
-ROWS_TOGETHER = 1000
 
 
 def rows_of_file(path: Path) -> Iterator[list[ResultRow]]:
