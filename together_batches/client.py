@@ -11,35 +11,31 @@ from together_batches._display import watched
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel
-from together_batches._jobs.job_ids import by_ids, checked_ids
+from together_batches._jobs.job_ids import checked_ids
+from together_batches._jobs.job_requests import JobRequests
 from together_batches._jobs.known_jobs import KnownJobs
-from together_batches._jobs.patience import until_found
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
 from together_batches._validation import check_callback, positive_int, positive_number
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
-from together_batches.errors import BatchesError, NotFoundError
-from together_batches.events import JobCreated
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from ssl import SSLContext
     from types import TracebackType
 
     from aiohttp import ClientSession
 
-    from together_batches._jobs.create import Created, Listing, WantedJob
     from together_batches._jobs.follower import AsyncFollower
     from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import Wait
     from together_batches._protocol.files import UploadContent, Uploaded
-    from together_batches._protocol.jobs import Answer, NoJob
     from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
     from together_batches.events import ClientEvent
     from together_batches.files import AsyncFiles, Transfers
@@ -53,9 +49,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 __all__ = ["AsyncBatches"]
-
-_LONG_BODY_BYTES = 1_000_000
-"""Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
 
 
 class AsyncBatches:
@@ -131,15 +124,8 @@ class AsyncBatches:
         self._emitter = transport.state.emitter
         self._known = known
         self._owner = owner
-        self._cancel_api = cancel.CancelApi(
-            cancel=self._post_cancel,
-            retrieve=self._get,
-            retrieve_once=self._get_once,
-            list_jobs=self._get_all,
-            knows=known.knows,
-            clock=transport.state.clock,
-            sleep=transport.state.sleep,
-        )
+        self._requests = JobRequests(transport, known)
+        self._cancel_api = self._requests.for_cancel()
 
     # Optional parts are imported where they are used: a service that cancels jobs starts without the files.
 
@@ -197,7 +183,7 @@ class AsyncBatches:
         from together_batches._jobs.create import WantedJob
 
         wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
-        return (await self._create_once(wanted, patience=patience, completion_window=completion_window)).job
+        return (await self._requests.create(wanted, patience=patience, completion_window=completion_window)).job
 
     async def submit(
         self,
@@ -252,7 +238,7 @@ class AsyncBatches:
             wanted = WantedJob(
                 file_id=file_id, endpoint=endpoint, model_id=model_id, priority=priority, has_own_file=has_own_file
             )
-            return (await self._create_once(wanted, patience=patience)).job
+            return (await self._requests.create(wanted, patience=patience)).job
 
         check_callback("on_uploaded", on_uploaded)
         adapter = _adapter_of(schema)
@@ -268,7 +254,7 @@ class AsyncBatches:
             NotFoundError: the job does not exist.
             APIError: the request failed after retries.
         """
-        return await self._get(job_protocol.job_id(job_id), CallState())
+        return await self._requests.retrieve(job_protocol.job_id(job_id))
 
     async def list(
         self,
@@ -308,8 +294,8 @@ class AsyncBatches:
             created_after=created_after,
             created_before=created_before,
         )
-        answer = await self._transport.send(job_protocol.list_jobs(), CallState())
-        return selection.choose(await self._jobs_in(answer), answer.date or self._transport.state.now())
+        listing = await self._requests.listing()
+        return selection.choose(listing.jobs, listing.at or self._transport.state.now())
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
         """Cancel one job, and return its current state.
@@ -588,7 +574,7 @@ class AsyncBatches:
 
         positive_number("patience", patience, zero=True)
         api = results.ResultsApi(
-            retrieve=partial(self._get_patiently, patience=patience),
+            retrieve=partial(self._requests.retrieve_patiently, patience=patience),
             content=self.files.content,
             file=self.files.retrieve,
             sleep=self._transport.state.sleep,
@@ -797,7 +783,7 @@ class AsyncBatches:
         """
         from together_batches.runs import _running
 
-        return await _running.unfinished(directory, lambda: self._get_all(CallState()))
+        return await _running.unfinished(directory, self._requests.list_jobs)
 
     # --- the client itself ----------------------------------------------------------------------------------------
 
@@ -905,8 +891,8 @@ class AsyncBatches:
         state = self._transport.state
         state.check_library()
         api = WaitApi(
-            retrieve=lambda job_id: self._get(job_id, CallState()),
-            list_jobs=lambda: self._get_all(CallState()),
+            retrieve=self._requests.retrieve,
+            list_jobs=self._requests.list_jobs,
             knows=knows or self._known.knows,
             now=state.now,
             clock=state.clock,
@@ -942,126 +928,15 @@ class AsyncBatches:
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
-            create=self._create_once,
-            list_jobs=self._listing,
-            retrieve=self._get_or_list,
+            create=self._requests.create,
+            list_jobs=self._requests.unnoted_listing,
+            retrieve=self._requests.retrieve_or_list,
             ended=follower.ended,
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
             prices=self.prices,
             emitter=self._emitter,
         )
-
-    async def _create_once(
-        self,
-        wanted: WantedJob,
-        *,
-        patience: float,
-        completion_window: str | None = None,
-        list_jobs: Callable[[], Awaitable[Listing]] | None = None,
-        posts: int = 0,
-        since: datetime | None = None,
-        is_another: Callable[[BatchJob], bool] | None = None,
-        note_posts: Callable[[int], Awaitable[None]] | None = None,
-    ) -> Created:
-        from together_batches._jobs.create import create_once
-
-        request = job_protocol.create(
-            wanted.file_id,
-            endpoint=wanted.endpoint,
-            completion_window=completion_window,
-            model_id=wanted.model_id,
-            priority=wanted.priority,
-        )
-
-        async def post() -> BatchJob:
-            return job_protocol.read_created(await self._transport.send(request, CallState()), wanted.file_id)
-
-        state = self._transport.state
-        created = await create_once(
-            wanted,
-            post=post,
-            list_jobs=list_jobs or self._listing,
-            known=self._known,
-            patience=patience,
-            posts=posts,
-            since=since,
-            is_another=is_another,
-            note_posts=note_posts,
-            sleep=state.sleep,
-            clock=state.clock,
-        )
-        if self._emitter.callbacks:
-            self._emitter.created(
-                created.job,
-                JobCreated(
-                    job_id=created.job.id,
-                    input_file_id=wanted.file_id,
-                    endpoint=wanted.endpoint,
-                    model_id=wanted.model_id,
-                    found=created.found,
-                ),
-            )
-        return created
-
-    async def _listing(self) -> Listing:
-        """Return the list without recording its jobs as seen, because a create looks for jobs that are new."""
-        from together_batches._jobs.create import Listing
-
-        answer = await self._transport.send(job_protocol.list_jobs(), CallState())
-        return Listing(await _read_jobs(answer), answer.date)
-
-    async def _get_patiently(self, job_id: str, *, patience: float) -> BatchJob:
-        """Return a job; a 404 for one that this client has seen is retried until patience runs out."""
-        if not self._known.knows(job_id):
-            return await self._get(job_id, CallState())
-        return await until_found(
-            lambda: self._get_or_list(job_id), patience=patience, sleep=self._transport.state.sleep
-        )
-
-    async def _get_or_list(self, job_id: str) -> BatchJob:
-        """Return a job that is known to exist: from its own endpoint, or, after a 404, from the list."""
-        try:
-            return await self._get(job_id, CallState())
-        except NotFoundError as error:
-            try:
-                listed = await self._get_all(CallState())
-            except BatchesError:
-                raise error from None
-            found = by_ids(listed, [job_id])
-            if not found:
-                raise
-            return found[job_id]
-
-    async def _post_cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
-        answer = await self._transport.send(job_protocol.cancel(job_id), call)
-        found = job_protocol.read_cancelled(answer, job_id)
-        if isinstance(found, BatchJob):
-            call.answer = answer.body
-            self._known.note(found)
-            if self._emitter.callbacks:
-                self._emitter.job(found)
-        return found
-
-    async def _get(self, job_id: str, call: CallState) -> BatchJob:
-        answer = await self._transport.send(job_protocol.retrieve(job_id), call)
-        job = self._known.note(job_protocol.read_job(answer, job_id))
-        self._emitter.job(job)
-        return job
-
-    async def _get_once(self, job_id: str, call: CallState) -> BatchJob:
-        """Return a job, by one request that is not retried."""
-        once = attrs.evolve(self._transport.config.retry, max_attempts=1)
-        return await self.with_options(retry=once)._get(job_id, call)
-
-    async def _get_all(self, call: CallState) -> builtins.list[BatchJob]:
-        return await self._jobs_in(await self._transport.send(job_protocol.list_jobs(), call))
-
-    async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
-        jobs = await _read_jobs(answer)
-        self._known.note_all(jobs)
-        self._emitter.listed(jobs)
-        return jobs
 
 
 def _adapter_of(schema: Schema | None) -> Adapter[Any] | None:
@@ -1078,16 +953,3 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
         positive_number("timeout", timeout, zero=True)
     if poll_interval is not None:
         positive_number("poll_interval", poll_interval)
-
-
-async def _read_jobs(answer: Answer) -> list[BatchJob]:
-    from together_batches._jobs.job_filter import newest_first
-
-    def read() -> list[BatchJob]:
-        return newest_first(job_protocol.read_jobs(answer))
-
-    if len(answer.body) <= _LONG_BODY_BYTES:
-        return read()
-    from anyio import to_thread
-
-    return await to_thread.run_sync(read)

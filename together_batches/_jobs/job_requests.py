@@ -1,0 +1,178 @@
+"""The requests about jobs that the verbs of a client send, and what the client learns from their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from together_batches._http.client_state import CallState
+from together_batches._jobs.cancel import CancelApi
+from together_batches._jobs.job_ids import by_ids
+from together_batches._jobs.patience import until_found
+from together_batches._protocol import jobs as job_protocol
+from together_batches.errors import BatchesError, NotFoundError
+from together_batches.events import JobCreated
+from together_batches.models import BatchJob
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from together_batches._http.transport import Transport
+    from together_batches._jobs.create import Created, Listing, WantedJob
+    from together_batches._jobs.known_jobs import KnownJobs
+    from together_batches._protocol.jobs import Answer, NoJob
+
+_LONG_BODY_BYTES = 1_000_000
+"""Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
+
+
+class JobRequests:
+    """Requests over a transport. Jobs in their answers are known to the client from then on, and are its events."""
+
+    def __init__(self, transport: Transport, known: KnownJobs) -> None:
+        self._transport = transport
+        self._known = known
+        self._emitter = transport.state.emitter
+
+    def for_cancel(self) -> CancelApi:
+        """Return those requests that cancelling uses."""
+        return CancelApi(
+            cancel=self.cancel,
+            retrieve=self.retrieve,
+            retrieve_once=self.retrieve_once,
+            list_jobs=self.list_jobs,
+            knows=self._known.knows,
+            clock=self._transport.state.clock,
+            sleep=self._transport.state.sleep,
+        )
+
+    async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
+        """Send a cancel, and return the job in the answer."""
+        answer = await self._transport.send(job_protocol.cancel(job_id), call)
+        found = job_protocol.read_cancelled(answer, job_id)
+        if isinstance(found, BatchJob):
+            call.answer = answer.body
+            self._known.note(found)
+            if self._emitter.callbacks:
+                self._emitter.job(found)
+        return found
+
+    async def retrieve(self, job_id: str, call: CallState | None = None) -> BatchJob:
+        """Return a job."""
+        answer = await self._transport.send(job_protocol.retrieve(job_id), call or CallState())
+        job = self._known.note(job_protocol.read_job(answer, job_id))
+        self._emitter.job(job)
+        return job
+
+    async def retrieve_once(self, job_id: str, call: CallState) -> BatchJob:
+        """Return a job, by one request that is not retried."""
+        config = self._transport.config
+        once = config.with_options(retry=attrs.evolve(config.retry, max_attempts=1))
+        return await JobRequests(self._transport.with_config(once), self._known).retrieve(job_id, call)
+
+    async def retrieve_or_list(self, job_id: str) -> BatchJob:
+        """Return a job that is known to exist: from its own endpoint, or, after a 404, from the list."""
+        try:
+            return await self.retrieve(job_id)
+        except NotFoundError as error:
+            try:
+                listed = await self.list_jobs()
+            except BatchesError:
+                raise error from None
+            found = by_ids(listed, [job_id])
+            if not found:
+                raise
+            return found[job_id]
+
+    async def retrieve_patiently(self, job_id: str, *, patience: float) -> BatchJob:
+        """Return a job; a 404 for one that this client has seen is retried until patience runs out."""
+        if not self._known.knows(job_id):
+            return await self.retrieve(job_id)
+        sleep = self._transport.state.sleep
+        return await until_found(lambda: self.retrieve_or_list(job_id), patience=patience, sleep=sleep)
+
+    async def list_jobs(self, call: CallState | None = None) -> list[BatchJob]:
+        """Return all jobs, newest first."""
+        return (await self.listing(call)).jobs
+
+    async def listing(self, call: CallState | None = None) -> Listing:
+        """Return all jobs, newest first, and the time of the list."""
+        listing = await self.unnoted_listing(call)
+        self._known.note_all(listing.jobs)
+        self._emitter.listed(listing.jobs)
+        return listing
+
+    async def unnoted_listing(self, call: CallState | None = None) -> Listing:
+        """Return the list without recording its jobs as seen, because a create looks for jobs that are new."""
+        from together_batches._jobs.create import Listing
+
+        answer = await self._transport.send(job_protocol.list_jobs(), call or CallState())
+        return Listing(await _read_jobs(answer), answer.date)
+
+    async def create(
+        self,
+        wanted: WantedJob,
+        *,
+        patience: float,
+        completion_window: str | None = None,
+        list_jobs: Callable[[], Awaitable[Listing]] | None = None,
+        posts: int = 0,
+        since: datetime | None = None,
+        is_another: Callable[[BatchJob], bool] | None = None,
+        note_posts: Callable[[int], Awaitable[None]] | None = None,
+    ) -> Created:
+        """Create one job, never two, as :func:`~together_batches._jobs.create.create_once` describes it."""
+        from together_batches._jobs.create import create_once
+
+        request = job_protocol.create(
+            wanted.file_id,
+            endpoint=wanted.endpoint,
+            completion_window=completion_window,
+            model_id=wanted.model_id,
+            priority=wanted.priority,
+        )
+
+        async def post() -> BatchJob:
+            return job_protocol.read_created(await self._transport.send(request, CallState()), wanted.file_id)
+
+        state = self._transport.state
+        created = await create_once(
+            wanted,
+            post=post,
+            list_jobs=list_jobs or self.unnoted_listing,
+            known=self._known,
+            patience=patience,
+            posts=posts,
+            since=since,
+            is_another=is_another,
+            note_posts=note_posts,
+            sleep=state.sleep,
+            clock=state.clock,
+        )
+        if self._emitter.callbacks:
+            self._emitter.created(
+                created.job,
+                JobCreated(
+                    job_id=created.job.id,
+                    input_file_id=wanted.file_id,
+                    endpoint=wanted.endpoint,
+                    model_id=wanted.model_id,
+                    found=created.found,
+                ),
+            )
+        return created
+
+
+async def _read_jobs(answer: Answer) -> list[BatchJob]:
+    from together_batches._jobs.job_filter import newest_first
+
+    def read() -> list[BatchJob]:
+        return newest_first(job_protocol.read_jobs(answer))
+
+    if len(answer.body) <= _LONG_BODY_BYTES:
+        return read()
+    from anyio import to_thread
+
+    return await to_thread.run_sync(read)
