@@ -325,11 +325,14 @@ class RunLedgerError(RunError):
 
 
 class ValidationError(BatchesError, ValueError):
-    """Invalid user data; ``problems`` are all that were found, each a sentence with its location."""
+    """Invalid user data; ``problems`` are all that were found, each a sentence with its location.
 
-    def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
+    By default, the message is the only one.
+    """
+
+    def __init__(self, message: str, *, problems: Iterable[str] | None = None) -> None:
         super().__init__(message)
-        self.problems: tuple[str, ...] = tuple(problems)
+        self.problems: tuple[str, ...] = (message,) if problems is None else tuple(problems)
 
 
 class UsageError(BatchesError):

@@ -83,12 +83,12 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
     given: object = mapping
     if not isinstance(given, Mapping):
         message = f"invalid batch job: expected a mapping, not {type(given).__name__}"
-        raise ValidationError(message, problems=[message])
+        raise ValidationError(message)
     try:
         return job(dict(mapping))
     except WireError as error:
         message = f"invalid batch job: {error.problem} at {error.where}"
-        raise ValidationError(message, problems=[message]) from error
+        raise ValidationError(message) from error
 
 
 def file_from_dict(mapping: Mapping[str, object]) -> FileObject:
@@ -102,7 +102,7 @@ def file_from_dict(mapping: Mapping[str, object]) -> FileObject:
         return file(sent)
     except WireError as error:
         message = f"invalid file: {error.problem} at {error.where}"
-        raise ValidationError(message, problems=[message]) from error
+        raise ValidationError(message) from error
 
 
 def _decoded(sent: object) -> object:

@@ -55,12 +55,12 @@ def read(source: Source) -> Iterator[BatchRequest]:
                 if not is_whole:
                     length = format_count(lines[place].length)
                     message = f"the line has {length} bytes, more than {format_count(MAX_LINE_BYTES)}"
-                    raise invalid(message, [message])
+                    raise ValidationError(message)
                 yield decode(content)
             except ValidationError as error:
                 line = lines[place]
                 places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
-                raise invalid(f"{name_of(source)}: {places[0]}", places) from error
+                raise ValidationError(f"{name_of(source)}: {places[0]}", problems=places) from error
 
 
 class RequestLines:
@@ -98,9 +98,7 @@ class RequestLines:
     def raise_for_problems(self) -> None:
         """Raise :class:`ValidationError` with all requests that cannot be written, if any."""
         if self.problems:
-            problems = [f"request {problem.line}: {problem.message}" for problem in self.problems]
-            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
-            raise invalid(problems[0] + more, problems)
+            raise invalid([f"request {problem.line}: {problem.message}" for problem in self.problems])
 
 
 def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:

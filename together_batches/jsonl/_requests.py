@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import cast
 
@@ -52,7 +52,7 @@ def chat_request(
     given: object = messages
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         message = 'messages is one value, and must be a list such as [{"role": "user", "content": "Hello"}]'
-        raise ValidationError(message, problems=[message])
+        raise ValidationError(message)
     listed = list(messages)
     if schema is not None:
         if response_format.NAME in parameters:
@@ -75,7 +75,7 @@ def audio_request(custom_id: str, *, model: str, file: str, **parameters: object
     address: object = file
     if not isinstance(address, str) or not address.startswith(("https://", "http://")):
         message = f"file must be a public URL, from where the service fetches the audio; it is {short(address)}"
-        raise ValidationError(message, problems=[message])
+        raise ValidationError(message)
     return _made(BatchRequest(custom_id, {"model": model, "file": file, **parameters}, method="FILE"), AUDIO)
 
 
@@ -121,7 +121,7 @@ def custom_id_of(request: object) -> str | None:
 def _made(request: BatchRequest, endpoint: str) -> BatchRequest:
     # The length of custom_id is left to validate, which accepts another limit.
     if faults := faults_of(_row(request), endpoint, max_custom_id=None):
-        raise invalid(f"invalid request: {faults[0]}", faults)
+        raise ValidationError(f"invalid request: {faults[0]}", problems=faults)
     return request
 
 
@@ -137,11 +137,11 @@ def encoded(request: RequestLike) -> bytes:
     given: object = request
     if not isinstance(given, BatchRequest | Mapping):
         message = f"{short(given)} is not a BatchRequest"
-        raise invalid(message, [message])
+        raise ValidationError(message)
     text = carried(given) if isinstance(given, BatchRequest) else None
     row = _row(attrs.evolve(given, body={}) if text is not None and isinstance(given, BatchRequest) else request)
     if faults := _shape_faults(row):
-        raise invalid(f"invalid request: {faults[0]}", faults)
+        raise ValidationError(f"invalid request: {faults[0]}", problems=faults)
     try:
         if text is None:
             return json_codec.encode(row)
@@ -150,7 +150,7 @@ def encoded(request: RequestLike) -> bytes:
         return json_codec.encode(row)[:-1] + b',"body":' + text + b"}"
     except json_codec.WireError as error:
         message = f"the request cannot be written as JSON: {error.problem}"
-        raise invalid(message, [message]) from error
+        raise ValidationError(message) from error
 
 
 def _row(request: RequestLike) -> dict[str, object]:
@@ -187,9 +187,9 @@ def decode(line: bytes) -> BatchRequest:
         row = request_codec.request(line)
     except json_codec.WireError as error:
         message = no_json(line, error)
-        raise invalid(message, [message]) from error
+        raise ValidationError(message) from error
     if faults := _shape_faults(row):
-        raise invalid(faults[0], faults)
+        raise ValidationError(faults[0], problems=faults)
     fields = cast("dict[str, object]", row)
     method = cast("str | None", fields.get("method"))
     return BatchRequest(cast("str", fields["custom_id"]), request_codec.request_body(line), method)
@@ -201,13 +201,15 @@ def request_from_dict(mapping: Mapping[str, object]) -> BatchRequest:
     Raises :class:`ValidationError` if the mapping is not a request.
     """
     if faults := _shape_faults(dict(mapping)):
-        raise invalid(faults[0], faults)
+        raise ValidationError(faults[0], problems=faults)
     method = cast("str | None", mapping.get("method"))
     return BatchRequest(cast("str", mapping["custom_id"]), cast("dict[str, object]", mapping["body"]), method)
 
 
-def invalid(message: str, problems: Iterable[str]) -> ValidationError:
-    return ValidationError(message, problems=problems)
+def invalid(problems: Sequence[str], source: str = "") -> ValidationError:
+    """Return the error for problems; its text is the first, after the name of the source, and their number."""
+    more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
+    return ValidationError(f"{source}{problems[0]}{more}", problems=problems)
 
 
 def _shape_faults(row: object) -> list[str]:

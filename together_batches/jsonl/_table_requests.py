@@ -12,7 +12,6 @@ from together_batches._protocol import json_codec
 from together_batches._schema import response_format
 from together_batches._schema.adapters import adapter_of
 from together_batches._schema.json_schemas import is_same
-from together_batches._text import format_count
 from together_batches._validation import check_callback
 from together_batches.errors import UsageError
 from together_batches.jsonl._columns import BadCellError, id_in
@@ -245,8 +244,7 @@ class TableRequests:
             for row, first in nsmallest(left, ids.pairs())
         ]
         if problems:
-            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
-            raise invalid(f"{self.name}: {problems[0]}{more}", problems)
+            raise invalid(problems, f"{self.name}: ")
         self._fingerprint[_TABLE] = digest.hexdigest()
 
     def _content(self, row: Row, number: int) -> tuple[str, object]:

@@ -62,7 +62,7 @@ def _record(kind: type[Record], mapping: Mapping[str, object]) -> Record:
     given: object = mapping
     if not isinstance(given, Mapping):
         message = f"invalid {kind.__name__.lower()}: expected a mapping, not {type(given).__name__}"
-        raise ValidationError(message, problems=[message])
+        raise ValidationError(message)
     version = mapping.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise _invalid(kind, "version", "not a version" if "version" in mapping else "missing")
@@ -87,7 +87,7 @@ def _record(kind: type[Record], mapping: Mapping[str, object]) -> Record:
 
 def _invalid(kind: type[Attempt | Shard], field: str, problem: str) -> ValidationError:
     message = f"invalid {kind.__name__.lower()}: the field {field} is {problem}"
-    return ValidationError(message, problems=[message])
+    return ValidationError(message)
 
 
 def _wrong() -> NoReturn:
