@@ -399,15 +399,45 @@ async def test_a_job_that_was_cancelled(task: Task) -> None:
     assert manifest["succeeded"] == 6
 
 
+async def _cancel(task: Task, job_id: str) -> None:
+    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
+        await client.cancel(job_id)
+
+
 async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
     """A clear may cancel the job after the task has begun again: then the rest is sent without another clear."""
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
     waiting = await task.start()
+    task.options["start"] = "clear"
     assert await task.start() == waiting
-    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
-        await client.cancel(waiting.job_id)
+    await _cancel(task, waiting.job_id)
     task.service.timing = _SOON
     assert isinstance(await task.proceed(is_new=False), Finished)
+
+
+async def test_a_job_that_was_cancelled_before_a_retry(task: Task) -> None:
+    """A worker that is ended cancels its job: the retry sends the rest, also if the job takes a while to stop."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=600)
+    waiting = await task.start()
+    await _cancel(task, waiting.job_id)
+    assert await task.start() == waiting
+    task.service.advance(600)
+    task.service.timing = _SOON
+    assert isinstance(await task.proceed(is_new=False), Finished)
+
+
+@pytest.mark.parametrize("options", [{"start": "retry"}, {"start": "clear", "cancels_on_kill": False}])
+async def test_a_job_that_is_cancelled_after_a_retry(task: Task, options: dict[str, Any]) -> None:
+    """A job that a retry took over while it ran, and that is cancelled later, is not wanted: the task fails."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    waiting = await task.start()
+    task.options |= options
+    assert await task.start() == waiting
+    await _cancel(task, waiting.job_id)
+    task.service.timing = _SOON
+    with pytest.raises(RunError, match="was cancelled; clear the task"):
+        await task.proceed(is_new=False)
+    assert task.service.count("create") == 1
 
 
 async def test_a_kill_before_the_job_is_known(task: Task) -> None:
@@ -429,9 +459,9 @@ async def _cancelled(task: Task) -> None:
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
     waiting = await task.start()
     task.service.advance(1800)
+    task.options["start"] = "clear"
     await task.start()
-    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
-        await client.cancel(waiting.job_id)
+    await _cancel(task, waiting.job_id)
     task.service.timing = _SOON
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn
 
 import attrs
 from anyio import to_thread
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from together_batches.runs import Attempt
 
 
+Start = Literal["first", "retry", "clear"]
+"""What began a try of a task."""
+
+_CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 _SEEN = ("status", "output_file_id", "error_file_id", "output_bytes", "error_bytes", "piece_sha256")
 """What two readings of the results of a job must agree in."""
 
@@ -81,8 +85,10 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled``: if an earlier try of the
-    task began a job, and it was cancelled since, whether its rows are sent again.
+    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, a job is cancelled when
+    its task is ended, and its rows are sent again by the next try: so it is if the job was cancelled before a retry
+    took it over, or if a clear began this try, which may cancel it a moment later. A job that is cancelled at another
+    time is not wanted.
     """
 
     identity: str
@@ -97,7 +103,8 @@ class Work:
     max_attempts: int = 3
     retry_delays: Sequence[float] = (30, 120, 600)
     patience: float = 900
-    resumes_cancelled: bool = True
+    cancels_on_kill: bool = True
+    start: Start = "retry"
     give_up: bool = False
 
 
@@ -121,6 +128,7 @@ class ShardWork:
         self._now = now
         self._log = log
         self._killed = False
+        self._taken_over: str | None = None
 
     async def begin(self) -> Waiting | Paused | Finished:
         """Start a try of the task, and work until there is something to wait for."""
@@ -133,7 +141,10 @@ class ShardWork:
             return Finished(finished)
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
-                await ledger.note("taken-over", {"job_id": attempt.job_id})
+                if self._work.start == "clear":
+                    await self._note_cancelled(attempt.job_id)
+                elif self._work.start == "retry":
+                    self._taken_over = attempt.job_id
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
         return await self._go_on(shard)
 
@@ -312,6 +323,8 @@ class ShardWork:
                 raise ResultsUnavailableError(message, job_id=error.job_id, file_ids=error.file_ids) from error
             given_up = True
             found = await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
+        if found.job_id and found.job_id == self._taken_over and found.status in _CANCELLED:
+            await self._note_cancelled(found.job_id)
         if found.collected_at is None:
             return found
         if not given_up and (moment := await self._seen_again_at(found)) is not None:
@@ -320,6 +333,10 @@ class ShardWork:
         await to_thread.run_sync(_storage.put, piece, self._piece(found))
         await self._save(found)
         return found
+
+    async def _note_cancelled(self, job_id: str) -> None:
+        """Record that a job is cancelled because its task was ended, and not because its rows are not wanted."""
+        await self._ledger.note("taken-over", {"job_id": job_id})
 
     async def _seen_again_at(self, found: Attempt) -> datetime | None:
         """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
@@ -413,7 +430,7 @@ class ShardWork:
             )
             raise RunError(message, directory=str(self._work.pieces))
         taken_over = (await self._ledger.noted("taken-over")).get("job_id") == attempt.job_id
-        if attempt.status == BatchJobStatus.CANCELLED and not (taken_over and self._work.resumes_cancelled):
+        if attempt.status == BatchJobStatus.CANCELLED and not (taken_over and self._work.cancels_on_kill):
             message = f"job {attempt.job_id} was cancelled; clear the task to send the rows that it did not answer"
             raise RunError(message, directory=str(self._work.pieces))
 
