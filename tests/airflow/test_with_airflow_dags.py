@@ -13,9 +13,9 @@ from together_batches.airflow import (
     TogetherBatchOperator,
     TogetherBatchSensor,
     TogetherCancelOperator,
+    _tasks,
     together_run,
 )
-from together_batches.airflow import _tasks
 from together_batches.airflow._airflow import HAS_ON_KILL, version
 from together_batches.emulator import Answer, Emulator, Failure, Timing
 
