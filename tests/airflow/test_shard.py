@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from together_batches import AsyncBatches, jsonl
+from together_batches import AsyncBatches, RetryPolicy, jsonl
 from together_batches.airflow import _storage
 from together_batches.airflow._shard import (
     Finished,
@@ -25,15 +25,18 @@ from together_batches.airflow._shard import (
     failures_of,
 )
 from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
-from together_batches.emulator import Answer, Emulator, Failure, Timing
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 from together_batches.errors import (
     BatchesError,
+    CreateUnconfirmedError,
+    InternalServerError,
     ResultsUnavailableError,
     RunChangedError,
     RunError,
     RunLedgerError,
     UsageError,
 )
+from together_batches.runs import rules
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -152,7 +155,8 @@ class Task:
             pieces=Local(self.place / "answers.jsonl.run"),
             **({"retry_delays": (), "patience": 0.2} | self.options),
         )
-        async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
+        once = RetryPolicy(max_attempts=1)
+        async with AsyncBatches(self.service.api_key, base_url=self.service.base_url, retry=once) as client:
             ledger = TaskLedger(self.entries, self.before)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=self.now, log=_LOG)
             self.kill = shard.kill
@@ -395,15 +399,45 @@ async def test_a_job_that_was_cancelled(task: Task) -> None:
     assert manifest["succeeded"] == 6
 
 
+async def _cancel(task: Task, job_id: str) -> None:
+    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
+        await client.cancel(job_id)
+
+
 async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
     """A clear may cancel the job after the task has begun again: then the rest is sent without another clear."""
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
     waiting = await task.start()
+    task.options["start"] = "clear"
     assert await task.start() == waiting
-    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
-        await client.cancel(waiting.job_id)
+    await _cancel(task, waiting.job_id)
     task.service.timing = _SOON
     assert isinstance(await task.proceed(is_new=False), Finished)
+
+
+async def test_a_job_that_was_cancelled_before_a_retry(task: Task) -> None:
+    """A worker that is ended cancels its job: the retry sends the rest, also if the job takes a while to stop."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=600)
+    waiting = await task.start()
+    await _cancel(task, waiting.job_id)
+    assert await task.start() == waiting
+    task.service.advance(600)
+    task.service.timing = _SOON
+    assert isinstance(await task.proceed(is_new=False), Finished)
+
+
+@pytest.mark.parametrize("options", [{"start": "retry"}, {"start": "clear", "cancels_on_kill": False}])
+async def test_a_job_that_is_cancelled_after_a_retry(task: Task, options: dict[str, Any]) -> None:
+    """A job that a retry took over while it ran, and that is cancelled later, is not wanted: the task fails."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    waiting = await task.start()
+    task.options |= options
+    assert await task.start() == waiting
+    await _cancel(task, waiting.job_id)
+    task.service.timing = _SOON
+    with pytest.raises(RunError, match="was cancelled; clear the task"):
+        await task.proceed(is_new=False)
+    assert task.service.count("create") == 1
 
 
 async def test_a_kill_before_the_job_is_known(task: Task) -> None:
@@ -425,9 +459,9 @@ async def _cancelled(task: Task) -> None:
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
     waiting = await task.start()
     task.service.advance(1800)
+    task.options["start"] = "clear"
     await task.start()
-    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
-        await client.cancel(waiting.job_id)
+    await _cancel(task, waiting.job_id)
     task.service.timing = _SOON
 
 
@@ -491,6 +525,97 @@ async def test_results_that_are_lost(task: Task) -> None:
     task.service.timing = _SOON
     task.options |= {"give_up": True}
     assert (await task.finish())["succeeded"] == 2
+
+
+# --- jobs that are searched for -----------------------------------------------------------------------------------
+
+
+async def _pauses(task: Task, found: list[int] | None = None) -> list[int]:
+    """Start processes until one ends otherwise than by a pause; ``found`` gets the seconds of the pauses."""
+    pauses = list[int]() if found is None else found
+    while isinstance(outcome := await task.start(is_new=not pauses), Paused):
+        pauses.append(round(task.wait(outcome)))
+    return pauses
+
+
+async def test_a_lost_create_is_searched_for_later(task: Task) -> None:
+    """The job of a lost create is looked for at growing intervals, without a process; then it is created again."""
+    task.options["patience"] = 900
+    task.service.timing = Timing(validating=0, running=3600)
+    task.service.fail(Fault(on="create", lose="request"))
+    pauses = await _pauses(task)
+    assert pauses == [5, 5, 10, 20, 40, 60, 60, 60, 40]
+    assert sum(pauses) == rules.SEARCH_SECONDS
+    assert task.service.count("create") == 2
+    assert len(task.service.jobs) == 1
+
+
+async def test_a_lost_answer_is_found_later(task: Task) -> None:
+    """A job that the list shows late is found at a later look, and no second one is created."""
+    task.options["patience"] = 900
+    task.service.timing = Timing(validating=0, running=3600)
+    task.service.fail(Fault(on="create", lose="answer"))
+    task.service.fail(Fault(on="list", body=[], times=3))
+    assert await _pauses(task) == [5, 5, 10]
+    assert task.service.count("create") == 1
+
+
+async def test_two_lost_creates(task: Task) -> None:
+    """After two creates without a job the task fails, in each retry; given up, its rows are sent in a new attempt."""
+    task.options["patience"] = 20
+    task.service.fail(Fault(on="create", lose="request", times=2))
+    for expected in ([5, 5, 10] * 2, [5, 5, 10]):
+        pauses = list[int]()
+        with pytest.raises(CreateUnconfirmedError, match=r"no job of the file is listed.*; searched for during 20 s"):
+            await _pauses(task, pauses)
+        assert pauses == expected
+    assert task.service.count("create") == 2
+    task.options |= {"give_up": True}
+    assert isinstance(await task.proceed(), Finished)
+    assert len(task.service.jobs) == 2
+
+
+async def test_an_outage_of_the_list(task: Task) -> None:
+    """An outage is no evidence that a job is absent: the search begins when the list can be read."""
+    task.options["patience"] = 20
+    task.service.fail(Fault(on="create", lose="request"))
+    task.service.fail(Fault(on="list", status=503))
+    with pytest.raises(InternalServerError):
+        await task.start()
+    assert await _pauses(task) == [5, 5, 10]
+
+
+async def test_an_upload_that_is_not_shown_yet(task: Task) -> None:
+    """An upload whose metadata is not shown for a moment is looked for later, and is not sent again."""
+    task.options["patience"] = 900
+    task.service.timing = Timing(validating=0, running=3600)
+    task.service.fail(Fault(on="file", status=404, times=2))
+    assert await _pauses(task) == [5, 5]
+    assert task.service.count("begin_upload") == task.service.count("create") == 1
+
+
+async def test_a_collected_job_that_is_absent(task: Task) -> None:
+    """Before rows go again, an absent job is looked for a minute, without a process; then its results count."""
+    task.options |= {"patience": 900, "retry_delays": (3600,)}
+    task.wait(await task.start())
+    task.service.fail(Fault(on="retrieve", status=404, times=6))
+    task.service.fail(Fault(on="list", body=[], times=6))
+    assert await _pauses(task) == [5, 5, 10, 20, 20]
+    assert (task.service.count("create"), len(task.ids())) == (2, 6)
+
+
+async def test_removed_results_that_are_absent(task: Task) -> None:
+    """Results that were removed from the storage, and are not at the service either, are looked for as long."""
+    task.options |= {"patience": 20, "retry_delays": (3600,)}
+    task.wait(await task.start())
+    (job,) = task.service.jobs
+    (task.place / "answers.jsonl.run" / "attempt-1.jsonl").unlink()
+    task.options["max_attempts"] = 1
+    task.service.delete_file(str(job["output_file_id"]))
+    pauses = list[int]()
+    with pytest.raises(ResultsUnavailableError, match="is absent"):
+        await _pauses(task, pauses)
+    assert pauses == [5, 5, 10]
 
 
 # --- places -------------------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ from together_batches.airflow import (
     TogetherBatchOperator,
     TogetherBatchSensor,
     TogetherCancelOperator,
+    _tasks,
     together_run,
 )
+from together_batches.airflow._airflow import HAS_ON_KILL, version
 from together_batches.emulator import Answer, Emulator, Failure, Timing
 
 if TYPE_CHECKING:
@@ -191,6 +193,24 @@ def test_a_cleared_task_sends_the_rest(service: Emulator, airflow: Any, tmp_path
     sent = service.content(str(second["input_file_id"])).count(b"\n")
     assert 0 < sent < 10
     assert _ids(results) == _all(10)
+
+
+def test_what_begins_a_try(service: Emulator, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear is told from the first try by what Airflow says of both; before 3.3 it cancels no job, like a retry."""
+    found = list[str]()
+
+    def start_of(*args: Any) -> str:
+        found.append(_tasks.start_of(*args))
+        return found[-1]
+
+    monkeypatch.setattr("together_batches.airflow.operators.start_of", start_of)
+    dag, _ = _batch("what_begins_a_try", tmp_path)
+    run = airflow.run(dag)
+    assert set(found) == {"first"}
+    found.clear()
+    for _ in range(2):
+        assert airflow.clear(dag, run, "ask") == "success"
+    assert set(found) == {"clear" if version() >= HAS_ON_KILL else "retry"}
 
 
 def test_a_cleared_task_takes_its_job_up(service: Emulator, airflow: Any, tmp_path: Path) -> None:

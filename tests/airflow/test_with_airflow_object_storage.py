@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from together_batches.emulator import Emulator
 
-CONTEXT = {"ti": SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1)}
+CONTEXT = {"ti": SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=-1, try_number=1, max_tries=0)}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from together_batches import (
     BatchRequest,
     CreateUnconfirmedError,
     InternalServerError,
+    NotFoundError,
     ResultsUnavailableError,
     RunChangedError,
     UsageError,
@@ -397,6 +398,40 @@ async def test_a_create_that_stays_unconfirmed(drive: Driver, emulator: Emulator
     assert time.seconds > 300
 
 
+async def test_looks_that_the_caller_spaces_out(drive: Driver, emulator: Emulator, time: VirtualTime) -> None:
+    """With ``look_once`` nothing waits: each call looks once, and only one without it sends the create once more."""
+    shard, attempt = first(drive)
+    emulator.fail(Fault(on="create", lose="request"))
+    emulator.fail(Fault(on="file", status=404))
+    began = time.seconds
+    drive.options = {"look_once": True}
+    with pytest.raises(NotFoundError):
+        await drive.begin(shard, attempt)
+    for _ in range(3):
+        (kept,) = drive.storage.attempts(shard)
+        with pytest.raises(CreateUnconfirmedError, match="no job of the file is listed"):
+            await drive.begin(shard, kept)
+    assert emulator.count("create") == emulator.count("begin_upload") == 1
+    (kept,) = drive.storage.attempts(shard)
+    drive.options = {"patience": 0}
+    assert (await drive.begin(shard, kept)).job_id
+    assert time.seconds - began < 1
+
+
+async def test_an_outage_while_a_lost_create_is_searched_for(drive: Driver, emulator: Emulator) -> None:
+    """With ``look_once`` an outage of the list is raised as such, because it is no evidence of absence."""
+    shard, attempt = first(drive)
+    emulator.fail(Fault(on="create", lose="answer"))
+    emulator.fail(Fault(on="list", status=503, times=None))
+    drive.options = {"look_once": True}
+    with pytest.raises(InternalServerError):
+        await drive.begin(shard, attempt)
+    emulator.clear_faults()
+    (kept,) = drive.storage.attempts(shard)
+    assert (await drive.begin(shard, kept)).job_id
+    assert emulator.count("create") == 1
+
+
 # --- evidence -----------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +485,19 @@ async def test_a_job_that_is_absent(drive: Driver, emulator: Emulator) -> None:
         await drive.collect(shard, attempt, patience=60)
     given_up = await drive.collect(shard, attempt, give_up=True)
     assert rules.outcomes_of(given_up) == bytes([rules.MISSING]) * 10
+
+
+async def test_a_recheck_that_the_caller_spaces_out(drive: Driver, emulator: Emulator, time: VirtualTime) -> None:
+    """With ``look_once`` a recheck of an absent job is an error at once, and without it its results count later."""
+    shard, attempt = await _ended(drive)
+    collected = await drive.collect(shard, attempt)
+    emulator.delete_job(attempt.job_id or "")
+    began = time.seconds
+    with pytest.raises(ResultsUnavailableError, match="is absent"):
+        await runs.recheck(drive.batches, collected, save=drive.storage.save, look_once=True)
+    assert time.seconds - began < 1
+    assert await runs.recheck(drive.batches, collected, save=drive.storage.save) == collected
+    assert time.seconds - began >= rules.RECHECK_SECONDS
 
 
 async def test_a_running_job_is_not_given_up(drive: Driver, emulator: Emulator) -> None:

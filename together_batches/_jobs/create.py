@@ -125,6 +125,7 @@ async def create_once(
     known: KnownJobs,
     patience: float,
     posts: int = 0,
+    posts_again: bool = True,
     since: datetime | None = None,
     is_another: Callable[[BatchJob], bool] | None = None,
     note_posts: Callable[[int], Awaitable[None]] | None = None,
@@ -135,9 +136,10 @@ async def create_once(
 
     After a create that may have succeeded, the list is read, with back-off, for ``patience`` seconds, and only then
     is one further create sent; after a 2xx response, none. If the list cannot be read, nothing is sent again.
-    ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock;
-    ``note_posts`` is awaited with their number before each is sent. ``is_another`` returns True for a job that cannot
-    be the one; by default these are the jobs seen before.
+    ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock; without
+    ``posts_again``, the further create is left to a later call. ``note_posts`` is awaited with their number before
+    each is sent. ``is_another`` returns True for a job that cannot be the one; by default these are the jobs seen
+    before.
 
     Raises :class:`CreateUnconfirmedError` if the search settles nothing, and the error of ``post`` if it is certain
     that no job was created.
@@ -160,7 +162,7 @@ async def create_once(
             if created is not None:
                 _warn_of_found(wanted, created)
                 break
-            if posts >= _MOST_POSTS or _was_accepted(lost):
+            if posts >= (_MOST_POSTS if posts_again else 1) or _was_accepted(lost):
                 raise work.unconfirmed(lost)
             posts += 1
             answer = await _answer_of(post, posts, note_posts or _note_nothing)
@@ -279,7 +281,8 @@ class _Creating:
             ids = ", ".join(job.id for job in self.uncertain)
             outcome = f"these jobs of the file do not say when they were created and could be the one: {ids}"
         else:
-            outcome = f"no job of the file was listed for {self.patience:g} s"
+            how_long = f"was listed for {self.patience:g} s" if self.patience else "is listed"
+            outcome = f"no job of the file {how_long}"
         message = (
             f"a create for {file_id} was sent{_why(cause)}, and {outcome}; look at the list before you create again"
         )

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
         template_fields: Sequence[str]
         task_id: str
+        retries: int
         output: Any
         log: Logger
 

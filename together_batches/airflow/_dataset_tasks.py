@@ -163,11 +163,12 @@ class ShardOperator(TogetherBatchOperator):
         requests_uri = self.requests_uri or ""
         pieces = directory / f"shard-{number}"
         work = self._work(
-            f"{_group_identity(context, self.group)}/{number}",
+            context,
             _storage.reader(_storage.location(requests_uri, parameter="requests_uri")),
             requests_uri,
             _results_of(directory, number),
             pieces,
+            identity=f"{_group_identity(context, self.group)}/{number}",
             given=shard,
         )
         return work, pieces

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn
 
 import attrs
 from anyio import to_thread
@@ -21,6 +21,7 @@ from together_batches.airflow._storage import Location
 from together_batches.errors import (
     BatchesError,
     CreateUnconfirmedError,
+    NotFoundError,
     ResultsUnavailableError,
     RunChangedError,
     RunError,
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from together_batches.runs import Attempt
 
 
+Start = Literal["first", "retry", "clear"]
+"""What began a try of a task."""
+
+_CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 _SEEN = ("status", "output_file_id", "error_file_id", "output_bytes", "error_bytes", "piece_sha256")
 """What two readings of the results of a job must agree in."""
-_SHORTEST_PAUSE_SECONDS = 5.0
-_LONGEST_PAUSE_SECONDS = 60.0
-"""Pauses between looks at results that are absent."""
 
 
 class RowsFailedError(RunError):
@@ -63,6 +65,14 @@ class Paused:
     moment: datetime
 
 
+class _PausedError(Exception):
+    """Raised to wait until a moment, wherever in the work that turns out to be necessary."""
+
+    def __init__(self, moment: datetime) -> None:
+        super().__init__()
+        self.moment = moment
+
+
 @attrs.frozen
 class Finished:
     """The results are written; ``manifest`` describes them."""
@@ -75,8 +85,10 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled``: if an earlier try of the
-    task began a job, and it was cancelled since, whether its rows are sent again.
+    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, a job is cancelled when
+    its task is ended, and its rows are sent again by the next try: so it is if the job was cancelled before a retry
+    took it over, or if a clear began this try, which may cancel it a moment later. A job that is cancelled at another
+    time is not wanted.
     """
 
     identity: str
@@ -91,7 +103,8 @@ class Work:
     max_attempts: int = 3
     retry_delays: Sequence[float] = (30, 120, 600)
     patience: float = 900
-    resumes_cancelled: bool = True
+    cancels_on_kill: bool = True
+    start: Start = "retry"
     give_up: bool = False
 
 
@@ -115,6 +128,7 @@ class ShardWork:
         self._now = now
         self._log = log
         self._killed = False
+        self._taken_over: str | None = None
 
     async def begin(self) -> Waiting | Paused | Finished:
         """Start a try of the task, and work until there is something to wait for."""
@@ -127,7 +141,10 @@ class ShardWork:
             return Finished(finished)
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
-                await ledger.note("taken-over", {"job_id": attempt.job_id})
+                if self._work.start == "clear":
+                    await self._note_cancelled(attempt.job_id)
+                elif self._work.start == "retry":
+                    self._taken_over = attempt.job_id
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
         return await self._go_on(shard)
 
@@ -138,6 +155,12 @@ class ShardWork:
         return await self._go_on(await self._shard())
 
     async def _go_on(self, shard: Shard) -> Waiting | Paused | Finished:
+        try:
+            return await self._worked(shard)
+        except _PausedError as paused:
+            return Paused(paused.moment)
+
+    async def _worked(self, shard: Shard) -> Waiting | Finished:
         ledger = self._ledger
         while (attempt := self._following(shard)) is not None:
             if self._killed and not attempt.creating_at:
@@ -147,20 +170,16 @@ class ShardWork:
             moment = self._sent_again_at(attempt)
             if moment is not None and moment > self._now():
                 self._log.info("%s will be sent again at %s", count_of(attempt.rows, "row"), _shown(moment))
-                return Paused(moment)
+                raise _PausedError(moment)
             earlier = ledger.attempts[: attempt.number - 1]
             if earlier and not attempt.creating_at:
-                previous = await runs.recheck(
-                    self._client, earlier[-1], save=self._save, patience=self._work.patience
-                )
+                previous = await self._rechecked(earlier[-1])
                 if previous.collected_at is None:
                     continue
             attempt = await self._begun(shard, attempt, earlier)
             if attempt.collected_at is not None:
                 continue
             collected = await self._collected(shard, attempt, earlier)
-            if isinstance(collected, Paused):
-                return collected
             if collected.collected_at is None:
                 return Waiting(collected.job_id or "")
             await self._stop_if_hopeless(shard, collected)
@@ -221,53 +240,103 @@ class ShardWork:
     async def _begun(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
         if attempt.job_id is not None:
             return attempt
-        work = self._work
+        begin, patience = partial(self._begin, shard, earlier=earlier), self._work.patience
         try:
-            begun = await runs.begin(
-                self._client,
-                attempt,
-                runs.rows(work.source, shard, earlier),
-                save=self._save,
-                earlier=earlier,
-                identity=work.identity,
-                endpoint=work.endpoint,
-                model_id=work.model_id,
-                priority=work.priority,
-                patience=work.patience,
-            )
-        except CreateUnconfirmedError:
-            if not work.give_up:
-                raise
-            return self._ledger.attempts[attempt.number - 1]
+            begun = await begin(attempt, look_once=True, patience=patience)
+        except NotFoundError as error:
+            await self._pause_for_upload(attempt.number, error)
+            raise
+        except CreateUnconfirmedError as error:
+            attempt = await self._searched(attempt.number, error)
+            try:
+                # Sends the create once more, unless that was done; its job is then searched for as long.
+                begun = await begin(attempt, patience=0)
+            except CreateUnconfirmedError as unconfirmed:
+                if attempt.posts != self._ledger.attempts[attempt.number - 1].posts:
+                    attempt = await self._searched(attempt.number, unconfirmed)
+                if not self._work.give_up:
+                    message = f"{unconfirmed}; searched for during {min(patience, rules.SEARCH_SECONDS):g} s"
+                    raise CreateUnconfirmedError(
+                        message, input_file_id=unconfirmed.input_file_id, candidates=unconfirmed.candidates
+                    ) from unconfirmed
+                return attempt
         self._log.info("job %s with %s", begun.job_id, count_of(begun.rows, "row"))
         if begun.warning:
             self._log.warning("job %s: %s", begun.job_id, begun.warning)
         return begun
 
-    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt | Paused:
-        """Collect the results if the job has ended. Pause if they are to be read again: no worker waits for that."""
+    async def _begin(
+        self, shard: Shard, attempt: Attempt, *, earlier: Sequence[Attempt], patience: float, look_once: bool = False
+    ) -> Attempt:
+        work = self._work
+        return await runs.begin(
+            self._client,
+            attempt,
+            runs.rows(work.source, shard, earlier),
+            save=self._save,
+            earlier=earlier,
+            identity=work.identity,
+            endpoint=work.endpoint,
+            model_id=work.model_id,
+            priority=work.priority,
+            patience=patience,
+            look_once=look_once,
+        )
+
+    async def _searched(self, number: int, error: CreateUnconfirmedError) -> Attempt:
+        """Return the attempt when the job of its last create was searched for as long as is needed."""
+        attempt = self._ledger.attempts[number - 1]
+        name = f"search-{number}-{attempt.posts}"
+        await self._look_again(name, error, min(self._work.patience, rules.SEARCH_SECONDS))
+        return attempt
+
+    async def _pause_for_upload(self, number: int, error: NotFoundError) -> None:
+        """Pause if an upload is not shown yet, and is too young to be replaced."""
+        attempt = next((attempt for attempt in self._ledger.attempts if attempt.number == number), None)
+        if attempt is None or attempt.uploaded_at is None or attempt.former_file_ids:
+            return
+        age = (self._now() - attempt.uploaded_at).total_seconds()
+        delay = rules.look_again_delay(0, min(self._work.patience, rules.FILE_SECONDS) - age)
+        if delay is not None:
+            self._pause(delay, error)
+
+    async def _rechecked(self, attempt: Attempt) -> Attempt:
+        """Return the attempt before the next one, without ``collected_at`` if its job is not as it was collected."""
+        try:
+            return await runs.recheck(self._client, attempt, save=self._save, look_once=True)
+        except ResultsUnavailableError as error:
+            patience = min(self._work.patience, rules.RECHECK_SECONDS)
+            await self._look_again(f"recheck-{attempt.number}", error, patience)
+            return attempt
+
+    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
+        """Collect the results if the job has ended."""
         piece = self._scratch / f"{attempt.number}.jsonl"
         collect = partial(self._collect, shard, earlier=earlier, piece=piece, save=self._save_state, patience=0)
         given_up = attempt.job_id is None  # its create is given up
         try:
             found = await collect(attempt, give_up=given_up)
         except ResultsUnavailableError as error:
-            moment = await self._looked_for_at(attempt, error)
-            if moment is not None:
-                return Paused(moment)
+            await self._look_again(_look_at(attempt), error, self._work.patience)
             if not self._work.give_up:
                 message = f"{error}; looked for during {self._work.patience:g} s"
                 raise ResultsUnavailableError(message, job_id=error.job_id, file_ids=error.file_ids) from error
             given_up = True
             found = await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
+        if found.job_id and found.job_id == self._taken_over and found.status in _CANCELLED:
+            await self._note_cancelled(found.job_id)
         if found.collected_at is None:
             return found
         if not given_up and (moment := await self._seen_again_at(found)) is not None:
-            return Paused(moment)
+            raise _PausedError(moment)
         # First the results, then the record that they are there.
         await to_thread.run_sync(_storage.put, piece, self._piece(found))
         await self._save(found)
         return found
+
+    async def _note_cancelled(self, job_id: str) -> None:
+        """Record that a job is cancelled because its task was ended, and not because its rows are not wanted."""
+        await self._ledger.note("taken-over", {"job_id": job_id})
 
     async def _seen_again_at(self, found: Attempt) -> datetime | None:
         """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
@@ -285,17 +354,22 @@ class ShardWork:
         self._log.info("job %s omits rows: its results are read again at %s", found.job_id, _shown(moment))
         return moment
 
-    async def _looked_for_at(self, attempt: Attempt, error: ResultsUnavailableError) -> datetime | None:
-        """Return when to look for absent results again; None if they were absent for as long as patience allows."""
-        waited = float((await self._ledger.noted(_look_at(attempt))).get("waited", 0))
-        pause = min(max(waited, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS, self._work.patience - waited)
-        if pause <= 0:
-            await self._ledger.note(_look_at(attempt), {})  # a retry looks for them as long
-            return None
-        moment = self._now() + timedelta(seconds=pause)
-        await self._ledger.note(_look_at(attempt), {"waited": waited + pause})
-        self._log.warning("%s; they are looked for again at %s", error, _shown(moment))
-        return moment
+    async def _look_again(self, name: str, error: BatchesError, patience: float) -> None:
+        """Pause until what is absent is looked for again; return if it was absent for as long as patience allows.
+
+        ``name`` is that of the record of the looks so far.
+        """
+        waited = float((await self._ledger.noted(name)).get("waited", 0))
+        delay = rules.look_again_delay(waited, patience)
+        # Without a delay, a retry looks for it as long.
+        await self._ledger.note(name, {} if delay is None else {"waited": waited + delay})
+        if delay is not None:
+            self._pause(delay, error)
+
+    def _pause(self, delay: float, error: BatchesError) -> NoReturn:
+        moment = self._now() + timedelta(seconds=delay)
+        self._log.warning("%s; looked for again at %s", error, _shown(moment))
+        raise _PausedError(moment) from error
 
     async def _collect(
         self,
@@ -356,7 +430,7 @@ class ShardWork:
             )
             raise RunError(message, directory=str(self._work.pieces))
         taken_over = (await self._ledger.noted("taken-over")).get("job_id") == attempt.job_id
-        if attempt.status == BatchJobStatus.CANCELLED and not (taken_over and self._work.resumes_cancelled):
+        if attempt.status == BatchJobStatus.CANCELLED and not (taken_over and self._work.cancels_on_kill):
             message = f"job {attempt.job_id} was cancelled; clear the task to send the rows that it did not answer"
             raise RunError(message, directory=str(self._work.pieces))
 
@@ -398,9 +472,11 @@ class ShardWork:
             """Leave the record as it is."""
 
         earlier = self._ledger.attempts[: attempt.number - 1]
-        again = await self._collect(
-            shard, attempt, earlier=earlier, piece=path, save=save, patience=self._work.patience
-        )
+        try:
+            again = await self._collect(shard, attempt, earlier=earlier, piece=path, save=save, patience=0)
+        except ResultsUnavailableError as error:
+            await self._look_again(_look_at(attempt), error, self._work.patience)
+            raise
         if rules.outcomes_of(again) != rules.outcomes_of(attempt):
             message = f"the results of job {attempt.job_id} are not at the service any more as they were"
             raise ResultsUnavailableError(message, job_id=attempt.job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from together_batches.airflow._airflow import AirflowFailException, TaskDeferralError
+from together_batches.airflow._airflow import HAS_ON_KILL, AirflowFailException, TaskDeferralError, version
 from together_batches.errors import (
     APIError,
     BatchesError,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from together_batches.airflow._airflow import Context
+    from together_batches.airflow._shard import Start
 
 FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
@@ -81,6 +82,20 @@ def pushed_if_failing(context: Context, result: dict[str, Any]) -> Generator[Non
     except BatchesError:
         context["ti"].xcom_push(key="return_value", value=result)
         raise
+
+
+def start_of(context: Context, retries: int) -> Start:
+    """Return what began this try.
+
+    A clear allows ``retries`` further tries from then on, and a retry changes nothing. Before Airflow 3.3, which
+    cancels no job of a deferred task, and for a task that was cleared while it ran on a worker, which has cancelled
+    the job by then, a clear counts as a retry.
+    """
+    ti = context["ti"]
+    if ti.try_number == 1:
+        return "first"
+    is_cleared = ti.try_number == ti.max_tries - retries + 1
+    return "clear" if is_cleared and version() >= HAS_ON_KILL else "retry"
 
 
 def identity_of(context: Context) -> str:

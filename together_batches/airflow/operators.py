@@ -19,6 +19,7 @@ from together_batches.airflow._tasks import (
     failing_for_good,
     identity_of,
     pushed_if_failing,
+    start_of,
 )
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
@@ -159,24 +160,24 @@ class TogetherBatchOperator(BaseOperator):
             content = b"".join(jsonl.encode(request) + b"\n" for request in self.requests or ())
             source = partial(BytesIO, content)
         results = _storage.location(self.results_uri, parameter="results_uri")
-        identity = identity_of(context)
-        pieces = _storage.directory_of(results, identity)
-        work = self._work(identity, source, self.requests_uri or "requests", results, pieces)
+        pieces = _storage.directory_of(results, identity_of(context))
+        work = self._work(context, source, self.requests_uri or "requests", results, pieces)
         return work, TaskLedger(entries_of(context, pieces), before=ObjectEntries(pieces))
 
     def _work(
         self,
-        identity: str,
+        context: Context,
         source: Callable[[], IO[bytes]],
         source_name: str,
         results: Location,
         pieces: Location,
+        identity: str | None = None,
         given: Shard | None = None,
     ) -> Work:
         from together_batches.airflow._shard import Work
 
         return Work(
-            identity=identity,
+            identity=identity or identity_of(context),
             source=source,
             source_name=source_name,
             results=results,
@@ -189,7 +190,8 @@ class TogetherBatchOperator(BaseOperator):
             retry_delays=self.retry_delays,
             patience=self.patience,
             give_up=self.give_up,
-            resumes_cancelled=self.when_killed == "cancel",
+            cancels_on_kill=self.when_killed == "cancel",
+            start=start_of(context, self.retries),
         )
 
     def _trigger(self, job_id: str) -> BaseTrigger:

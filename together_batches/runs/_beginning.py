@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from together_batches._jobs.patience import until_found
 from together_batches._text import count_of
-from together_batches.errors import NotFoundError
+from together_batches.errors import APIError, APIResponseValidationError, CreateUnconfirmedError, NotFoundError
+from together_batches.runs import rules
 from together_batches.runs._lost_jobs import EPOCH, wanted_job
 from together_batches.runs._values import RunEventKind
 
@@ -19,25 +20,25 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from together_batches._jobs.create import Created
+    from together_batches._jobs.create import Created, Listing
     from together_batches.runs._attempt import AttemptInput
     from together_batches.runs._attempt_job import AttemptJob
 
-_FILE_PATIENCE_SECONDS = 60.0
-"""Maximum seconds to wait for the metadata of a new upload. Then it is uploaded again, which costs nothing."""
-_SEARCH_SECONDS = 300.0
-"""Maximum seconds to search for the job of a lost create, because the shard makes no progress meanwhile."""
-
 
 class Beginning:
-    """Upload of the rows of an attempt, and creation of its job."""
+    """Upload of the rows of an attempt, and creation of its job.
 
-    def __init__(self, attempt_job: AttemptJob, rows: AttemptInput) -> None:
+    With ``look_once``, what is absent is an error at once, and an outage is raised as such.
+    """
+
+    def __init__(self, attempt_job: AttemptJob, rows: AttemptInput, *, look_once: bool = False) -> None:
         self._attempt_job = attempt_job
         self._context = attempt_job.context
         self._rows = rows
+        self._look_once = look_once
         self._uploaded_here = False
         self._since: datetime | None = None
+        self._outage: APIError | None = None
 
     async def upload(self) -> None:
         """Upload the rows. An upload costs nothing, and may be repeated.
@@ -76,13 +77,14 @@ class Beginning:
         A deleted file is uploaded again, because a job of it would fail.
         """
         context = self._context
-        file_id = context.attempt.file_id or ""
+        file_id, uploaded_at = context.attempt.file_id or "", context.attempt.uploaded_at
+        patience = min(context.patience, rules.FILE_SECONDS)
         look = partial(context.until_answered, "look-up of the input", partial(context.api.file, file_id))
         try:
-            file = await until_found(
-                look, patience=min(context.patience, _FILE_PATIENCE_SECONDS), sleep=context.time.sleep
-            )
+            file = await until_found(look, patience=0 if self._look_once else patience, sleep=context.time.sleep)
         except NotFoundError:
+            if self._look_once and uploaded_at and (context.time.now() - uploaded_at).total_seconds() < patience:
+                raise
             former = context.attempt.former_file_ids_with(file_id)
             await context.save(file_id=None, uploaded_at=None, former_file_ids=former)
             await self.upload()
@@ -93,15 +95,29 @@ class Beginning:
         context = self._context
         attempt = context.attempt
         posts = max(attempt.posts, bool(attempt.creating_at))
-        return await context.api.create(
-            wanted_job(attempt, context.settings),
-            list_jobs=self._attempt_job.list_jobs,
-            patience=min(context.patience, _SEARCH_SECONDS),
-            posts=posts,
-            since=attempt.since or (EPOCH if posts else None),
-            is_another=context.is_of_another if posts else None,
-            note_posts=self._note_posts,
-        )
+        try:
+            return await context.api.create(
+                wanted_job(attempt, context.settings),
+                list_jobs=self._list_jobs,
+                patience=0 if self._look_once else min(context.patience, rules.SEARCH_SECONDS),
+                posts=posts,
+                posts_again=not self._look_once,
+                since=attempt.since or (EPOCH if posts else None),
+                is_another=context.is_of_another if posts else None,
+                note_posts=self._note_posts,
+            )
+        except CreateUnconfirmedError:
+            if self._look_once and self._outage is not None:
+                raise self._outage from None
+            raise
+
+    async def _list_jobs(self) -> Listing:
+        try:
+            return await self._attempt_job.list_jobs()
+        except APIError as error:
+            if error.is_transient and not isinstance(error, APIResponseValidationError):
+                self._outage = error
+            raise
 
     async def _note_posts(self, posts: int) -> None:
         """Record how many creates may have reached the service; the service's time of the first is kept."""

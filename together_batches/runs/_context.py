@@ -47,6 +47,7 @@ class Create(Protocol):
         list_jobs: Callable[[], Awaitable[Listing]],
         patience: float,
         posts: int,
+        posts_again: bool,
         since: datetime | None,
         is_another: Callable[[BatchJob], bool] | None,
         note_posts: Callable[[int], Awaitable[None]],

@@ -13,6 +13,7 @@ import attrs
 
 from together_batches._jobs.patience import Absence
 from together_batches._text import format_count
+from together_batches.errors import ResultsUnavailableError
 from together_batches.models import BatchJob
 from together_batches.runs import rules
 from together_batches.runs._attempt_job import results_of
@@ -20,9 +21,6 @@ from together_batches.runs._attempt_job import results_of
 if TYPE_CHECKING:
     from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
-
-_BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
-"""Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
 
 
 @attrs.frozen
@@ -100,16 +98,19 @@ class Evidence:
         """Return a job that differs from its record; None if it does not, or is absent."""
         return None if job is None or results_of(job) == results_of(self._context.attempt) else Changed(job)
 
-    async def is_as_collected(self) -> bool:
+    async def is_as_collected(self, *, look_once: bool = False) -> bool:
         """Read the job and its files once more before rows are sent again; return False if they differ.
 
-        If they stay absent, nothing contradicts the evidence with which they were collected.
+        If they stay absent, nothing contradicts the evidence with which they were collected. With ``look_once``,
+        their absence is a :class:`ResultsUnavailableError` at once.
         """
         context, attempt = self._context, self._context.attempt
         if attempt.job_id is None:
             return True
-        absence = Absence(min(context.patience, _BEFORE_ROWS_GO_AGAIN_SECONDS))
+        absence = Absence(min(context.patience, rules.RECHECK_SECONDS))
         while isinstance(seen := await self.observe(), Unavailable):
+            if look_once:
+                raise ResultsUnavailableError(seen.why, job_id=attempt.job_id)
             pause = absence.pause()
             if pause is None:
                 return True

@@ -53,6 +53,7 @@ async def begin(
     model_id: str | None = None,
     priority: int | None = None,
     patience: float = 900,
+    look_once: bool = False,
 ) -> Attempt:
     """Upload the rows of an attempt, and create its job, exactly once whatever happens in between.
 
@@ -73,6 +74,10 @@ async def begin(
             Without it, other jobs of the same rows may be mistaken for the job of this attempt.
         endpoint, model_id, priority: as for ``AsyncBatches.submit()``, the same in each call.
         patience: as for ``AsyncBatches.run()``.
+        look_once: for callers that wait without a process: look once for the job of a lost create, and once for a
+            new upload, and raise an error if it is absent. Call it again after each
+            :func:`~together_batches.runs.rules.look_again_delay`, and when none is left, once without ``look_once``
+            and with ``patience=0``: only that call sends the create once more.
 
     Returns:
         The attempt with its ``job_id``, as it was saved last. An attempt without rows is collected at once.
@@ -104,7 +109,8 @@ async def begin(
                 await attempt_job.take_up(other)
                 return context.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        beginning = Beginning(attempt_job, CallerRows(context, BinaryInput.of(source), mark, endpoint))
+        rows = CallerRows(context, BinaryInput.of(source), mark, endpoint)
+        beginning = Beginning(attempt_job, rows, look_once=look_once)
         await beginning.upload()
         await beginning.create()
     return context.attempt
@@ -184,6 +190,7 @@ async def recheck(
     *,
     save: Save,
     patience: float = 60,
+    look_once: bool = False,
 ) -> Attempt:
     """Read a collected job and its files once more, which is due before rows of it are sent again.
 
@@ -191,18 +198,20 @@ async def recheck(
         client, save: as for :func:`begin`.
         attempt: the attempt that was collected.
         patience: seconds, 60 at most, for which the job may be absent; then its results count as they were collected.
+        look_once: raise an error if the job is absent, for callers that wait without a process.
 
     Returns:
         The attempt, unchanged if the job and its files are as they were collected. Otherwise it is saved without
         ``collected_at``, to be collected again.
 
     Raises:
+        ResultsUnavailableError: the job, or a file of its results, is absent (``look_once``).
         APIError: the service refused, or did not answer.
         UsageError: an invalid argument.
     """
     context = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
     if attempt.rows and attempt.collected_at is not None:
-        await Evidence(AttemptJob(context)).is_as_collected()
+        await Evidence(AttemptJob(context)).is_as_collected(look_once=look_once)
     return context.attempt
 
 

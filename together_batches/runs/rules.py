@@ -37,16 +37,20 @@ __all__ = [
     "ANSWERED",
     "DENIED",
     "FAILED",
+    "FILE_SECONDS",
     "FOR_THE_ACCOUNT",
     "INVALID",
     "JOB_FAILED",
     "MISSING",
+    "RECHECK_SECONDS",
     "REFUSED",
+    "SEARCH_SECONDS",
     "SUCCEEDED",
     "Buckets",
     "absent",
     "buckets",
     "failed_as_a_whole",
+    "look_again_delay",
     "next_attempt",
     "outcome_of",
     "outcomes_of",
@@ -282,6 +286,27 @@ def second_look_delay(attempt: Attempt, patience: float) -> float:
     if attempt.output_file_id or attempt.error_file_id:
         return min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
     return patience if attempt.progress else min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, patience)
+
+
+# --- what is absent -----------------------------------------------------------------------------------------------
+
+SEARCH_SECONDS = 300.0
+"""Maximum seconds to search for the job of a lost create, because the shard makes no progress meanwhile."""
+FILE_SECONDS = 60.0
+"""Maximum seconds to wait for the metadata of a new upload. Then it is uploaded again, which costs nothing."""
+RECHECK_SECONDS = 60.0
+"""Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
+_SHORTEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+def look_again_delay(waited: float, patience: float) -> float | None:
+    """Return the seconds until what is absent is looked for again; None if patience is used up.
+
+    ``waited`` is the sum of these delays so far. For callers that wait without a process.
+    """
+    left = patience - waited
+    return min(max(waited, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS, left) if left > 0 else None
 
 
 # --- the first job ------------------------------------------------------------------------------------------------
