@@ -118,9 +118,11 @@ _numbers = count()
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Hide the keys, proxies and settings of this machine from every test."""
+    """Hide the keys, proxies, settings and labels of this machine from every test."""
     # Not tmp_path, which would make a directory for each test.
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / f"config-{next(_numbers)}"))
+    home = str(tmp_path_factory.getbasetemp() / f"home-{next(_numbers)}")
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, home)
     for name in list(os.environ):
         if name.startswith("TOGETHER_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""The directory of the command's own files, for its user alone, and the lock for changes in it."""
+"""The directories of the command's own files, for its user alone, and the lock for changes in them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ _MOST_TRIES = 250
 
 
 def config_directory() -> Path:
-    """Return the directory of our files; it need not exist. Raise :class:`UsageError` if the user has no home."""
+    """Return the directory of our settings; it need not exist. Raise :class:`UsageError` if the user has no home."""
     from platformdirs import user_config_path  # here, because few commands need it
 
-    path = user_config_path("together-batches", appauthor=False)
-    if not path.is_absolute():  # a home that is unknown, or a relative XDG_CONFIG_HOME, which old versions accept
+    return _in_home(user_config_path("together-batches", appauthor=False))
+
+
+def data_directory() -> Path:
+    """Return the directory of what the command keeps, likewise."""
+    from platformdirs import user_data_path
+
+    return _in_home(user_data_path("together-batches", appauthor=False))
+
+
+def _in_home(path: Path) -> Path:
+    if not path.is_absolute():  # a home that is unknown, or a relative XDG_*_HOME, which old versions accept
         message = "the home directory is unknown: set HOME to its path"
         raise UsageError(message)
     return path
