@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -426,20 +425,14 @@ def test_completion(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatc
     assert run() == (0, "\n", "")
 
 
-_LABEL = """
-import sys
-from together_batches.cli._labels import keep_labels
-for number in range(10):
-    keep_labels([f"job-{sys.argv[1]}-{number}", "shared"], [f"label-{sys.argv[1]}"])
-"""
+def test_writers_at_the_same_time(file: Path) -> None:
+    """Ten writers, each with a lock of its own as processes have, lose no label."""
 
+    def label(writer: int) -> None:
+        for number in range(10):
+            keep_labels([f"job-{writer}-{number}", "shared"], [f"label-{writer}"])
 
-def test_ten_processes(file: Path) -> None:
-    """Processes that write labels at the same time lose none."""
-    processes = [
-        subprocess.Popen([sys.executable, "-c", _LABEL, str(number)], env=os.environ) for number in range(10)
-    ]
-    assert [process.wait() for process in processes] == [0] * 10
-    for number in range(10):
-        assert len(labels_of(f"job-{number}-{each}" for each in range(10))) == 10
-    assert {*labels_of(["shared"])["shared"]} == {f"label-{number}" for number in range(10)}
+    with ThreadPoolExecutor(10) as writers:
+        [*writers.map(label, range(10))]
+    assert len(labels_of(f"job-{writer}-{number}" for writer in range(10) for number in range(10))) == 100
+    assert {*labels_of(["shared"])["shared"]} == {f"label-{writer}" for writer in range(10)}
