@@ -9,6 +9,7 @@ import signal
 import warnings
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,16 @@ def _paused(measuring: Coverage) -> Generator[None]:
             measuring.start()
 
 
+_numbers = count()
+
+
 @pytest.fixture(autouse=True)
-def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the keys and proxies of this machine from every test."""
+def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the keys, proxies, settings and labels of this machine from every test."""
+    # Not tmp_path, which would make a directory for each test.
+    home = str(tmp_path_factory.getbasetemp() / f"home-{next(_numbers)}")
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, home)
     for name in list(os.environ):
         if name.startswith("TOGETHER_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -172,6 +172,8 @@ def main() -> None:
         script = Path(scripts, "together-batches")
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m together_batches "$@"\n')
         script.chmod(0o700)
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            os.environ[name] = str(Path(scripts, "home"))
         os.environ["PATH"] = os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ["PATH"]])
         try:
             run(path, emulator)

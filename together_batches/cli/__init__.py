@@ -85,6 +85,7 @@ COMMANDS = click.version_option(
             "split": ("_requests", "split", "split a file of requests into files that the service accepts"),
             "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
             "results": ("_results", "results", "write the result of each row of a finished job"),
+            "label": ("_labels", "label", "label jobs, on this machine, or take labels off"),
             "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
             "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input, is_input
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
+from together_batches.cli._labels import label_cells, labelled, labels_of
 from together_batches.cli._listing import View, item_on_screen, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
@@ -105,6 +109,7 @@ def cancel(
       together-batches cancel --all                 all unfinished, after a prompt
       together-batches cancel --all --model M --except keep.txt --dry-run
       together-batches cancel --model M --yes --wait --report stopped.csv
+      together-batches cancel --label nightly       those that you labelled so
       together-batches cancel --resume stopped.csv --wait
     """
     chooses = every or any(values for name, values in filters.items() if name != "excepted")
@@ -119,11 +124,12 @@ def cancel(
     if not job_ids:
         return work.nothing(_source(ids, resume))
     if dry_run:
-        for job_id in job_ids:
-            print(as_json({"job_id": job_id}) if common.json else escape(job_id))
+        print_lines(_named(job_ids, json=common.json))
         return Exit.DONE
     if is_input(ids):
         common.note(f"{count_of(len(job_ids), 'job')} named on standard input")
+        for note in _by_label(job_ids):
+            common.note(note)
         if not cancel_confirmed(len(job_ids), yes=yes):
             return _declined()
     with work.reported():
@@ -200,6 +206,7 @@ class _Cancel:
         """Number of ids that were started; those without an outcome may have been sent."""
         self._seen: dict[str, CancelOutcome] = {}
         self._ended = self._failed = self._not_found = 0
+        self._labels: Labels = {}
         self._prints_lines = True
         """Whether each outcome is printed as a line of text on standard output."""
 
@@ -232,13 +239,14 @@ class _Cancel:
             if not jobs:
                 return self.nothing("no job matches")
             if dry_run and common.json:
-                print_lines(map(as_json, jobs))
+                labels = labels_of(job.id for job in jobs)
+                print_lines(as_json(labelled(job, labels.get(job.id))) for job in jobs)
             elif dry_run and is_terminal(sys.stdout):
                 print_jobs(common, jobs, jobs.seen_at or datetime.now(UTC), View())
             elif dry_run:
                 print_lines(escape(job.id) for job in jobs)
             common.note(f"{count_of(len(jobs), 'job')}: {by_status(jobs)}")
-            for line in _by_model(jobs):
+            for line in (*_by_model(jobs), *_by_label(job.id for job in jobs)):
                 common.note(line)
             if dry_run:
                 return Exit.DONE
@@ -277,7 +285,9 @@ class _Cancel:
         )
         from anyio import to_thread
 
+        self._labels = labels = labels_of(job if isinstance(job, str) else job.id for job in chosen)
         if self._report is not None:
+            self._report.labels = labels
             await to_thread.run_sync(self._report.begin, chosen)
         began = time.monotonic()
         line = on_screen_line if on_screen else outcome_line
@@ -291,9 +301,9 @@ class _Cancel:
                     self._report.add(outcome)
                 # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
                 if common.json:
-                    out.line(as_json(outcome))
+                    out.line(as_json(labelled(outcome, labels.get(outcome.job_id))))
                 elif each and outcome.event != "accepted":
-                    out.line(line(outcome))
+                    out.line(line(outcome, *label_cells(labels, outcome.job_id)))
                 show(self._ended, self._failed, self._notes())
 
             report = await batches.cancel_many(
@@ -308,7 +318,7 @@ class _Cancel:
             await to_thread.run_sync(self._report.close)
         if not each:
             if not report.ok:
-                print_failures(report.failures)
+                print_failures(report.failures, labels)
                 print()
             print_table(report)
         return self._end(report, elapsed)
@@ -388,7 +398,7 @@ class _Cancel:
             with contextlib.suppress(OSError):  # a terminal that hung up cannot be written to
                 for outcome in self._stopping().values():
                     if outcome.event == "accepted":
-                        print(outcome_line(outcome))
+                        print(outcome_line(outcome, *label_cells(self._labels, outcome.job_id)))
                 sys.stdout.flush()
         return self._unfinished()
 
@@ -429,27 +439,31 @@ def cancel_confirmed(count: int, *, yes: bool) -> bool:
 # --- the output
 
 
-def outcome_line(outcome: CancelOutcome) -> str:
+def outcome_line(outcome: CancelOutcome, *labels: str | None) -> str:
     """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
     status = outcome.job.status if outcome.job else None
-    return "\t".join(columns((outcome.job_id, outcome.result, str(outcome.error) if outcome.error else status)))
+    detail = str(outcome.error) if outcome.error else status
+    return "\t".join(columns((outcome.job_id, outcome.result, detail, *labels)))
 
 
-def on_screen_line(outcome: CancelOutcome) -> str:
+def on_screen_line(outcome: CancelOutcome, *labels: str | None) -> str:
     """Return an outcome for a terminal, its error below it."""
     status = outcome.job.status if outcome.job else None
     error = str(outcome.error) if outcome.error else None
-    return item_on_screen(outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), status, note=error)
+    return item_on_screen(outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), status, labels=labels, note=error)
 
 
-def print_failures(failures: Sequence[CancelOutcome]) -> None:
+def print_failures(failures: Sequence[CancelOutcome], labels: Labels) -> None:
     """Print a table of failures, each with its error below it."""
     screen = terminal(sys.stdout)
-    rows = [
-        columns((outcome.job_id, outcome.result, outcome.job.status if outcome.job else None)) for outcome in failures
-    ]
+    rows: list[tuple[str, ...]] = []
+    for outcome in failures:
+        status = outcome.job.status if outcome.job else None
+        rows.append(columns((outcome.job_id, outcome.result, status, *label_cells(labels, outcome.job_id))))
     notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(failures) if outcome.error}
-    drawn = (Column("ID"), Column("RESULT"), Column("STATUS", rank=1))
+    drawn = [Column("ID"), Column("RESULT"), Column("STATUS", rank=1)]
+    if labels:
+        drawn.append(Column("LABELS", rank=1, cut="end"))
     print_lines(draw(drawn, rows, screen.width, notes=notes, dots=screen.dots))
 
 
@@ -469,6 +483,28 @@ def _by_model(jobs: Iterable[BatchJob]) -> Iterable[str]:
     screen = terminal(sys.stderr)
     drawn = (Column("", cut="middle", least=16), Column("", cut="end"))
     return draw(drawn, rows, screen.width, header=False, narrow=0, dots=screen.dots)
+
+
+def _by_label(job_ids: Iterable[str]) -> Iterable[str]:
+    """Return the number of jobs with each label, the most frequent first; they are not all jobs, or overlap."""
+    most = Counter(chain(*labels_of(job_ids).values())).most_common(FEW + 1)
+    for label, count in most[:FEW]:
+        yield f"  {count_of(count, 'job')} labelled {label}"
+    if len(most) > FEW:
+        yield "  other labels, too"
+
+
+def _named(job_ids: Sequence[str], *, json: bool) -> Iterable[str]:
+    """Return a line for each id; in a pipe the id alone."""
+    labels = labels_of(job_ids)
+    for job_id in job_ids:
+        if json:
+            own = labels.get(job_id)
+            yield as_json({"job_id": job_id, "labels": [*own]} if own else {"job_id": job_id})
+        elif is_terminal(sys.stdout):
+            yield item_on_screen(job_id, labels=label_cells(labels, job_id))
+        else:
+            yield escape(job_id)
 
 
 def print_table(report: CancelReport) -> None:

@@ -36,7 +36,7 @@ MEANINGS = {
     Exit.FAILED: "failed, or declined at a prompt",
     Exit.USAGE: "an invalid option, argument, id or URL, or no confirmation",
     Exit.DENIED: "the key was refused, or there is none",
-    Exit.NOT_FOUND: "there is no such job, file or model",
+    Exit.NOT_FOUND: "there is no such job, file, model or label",
     Exit.SOME_FAILED: "of several jobs or rows, some or all failed",
     Exit.TIMED_OUT: "the time limit of --timeout was reached",
     Exit.ENDED_BADLY: "a job ended badly: it failed, expired or was cancelled",

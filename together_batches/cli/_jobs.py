@@ -6,11 +6,14 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input
+from together_batches.cli._labels import complete_label, label_of, labelled, labels_of
 from together_batches.cli._listing import (
     JOB_COLUMNS,
     View,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import click
 
     from together_batches._jobs.job_filter import JobList
+    from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
@@ -38,8 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_MODELS = 20
-"""Maximum number of models that an error names."""
+_MOST_NAMES = 20
+"""Maximum number of models or labels that an error names."""
 
 
 # --- the choice of jobs
@@ -72,6 +76,9 @@ def filter_options(status: str) -> Callable[[F], F]:
                 "created_before",
                 type=duration,
             ),
+            several(
+                "--label L", "jobs with this label; may be repeated", "labels", type=label_of, complete=complete_label
+            ),
             several("--model M", "jobs of this model, once they have been validated; may be repeated", "models"),
             several("--status S", status, complete=_complete_status),
         ):
@@ -101,6 +108,7 @@ async def chosen_jobs(
     *,
     status: Sequence[str] = (),
     models: Sequence[str] = (),
+    labels: Sequence[str] = (),
     endpoints: Sequence[str] = (),
     input_files: Sequence[str] = (),
     created_before: Sequence[timedelta] = (),
@@ -110,8 +118,9 @@ async def chosen_jobs(
 ) -> Chosen:
     """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
 
-    Ages are measured by the service's clock. A model of no job at all, and an id to leave out that no job has, raise
-    :class:`CommandError`: they are more likely misspelt, and the choice would be another than the one that is meant.
+    Ages are measured by the service's clock. A model or label of no job at all, and an id to leave out that no job
+    has, raise :class:`CommandError`: they are more likely misspelt, and the choice would be another than the one that
+    is meant.
     """
     from together_batches._jobs.job_filter import JobList
 
@@ -122,12 +131,18 @@ async def chosen_jobs(
         created_after=min(created_after, default=None),
     )
     listed = cast("JobList", found)
-    if models or left_out.ids:
+    labels_there = labels_of((job.id for job in listed), needed=True) if labels else {}
+    if models or labels or left_out.ids:
         known_models = {job.model_id for job in listed}
+        known_labels = {*chain(*labels_there.values())}
         known_ids = {job.id.lower() for job in listed}
-        if not known_models.issuperset(models) or not known_ids.issuperset(left_out.ids):
+        if not (
+            known_models.issuperset(models) and known_labels.issuperset(labels) and known_ids.issuperset(left_out.ids)
+        ):
             account = await batches.list()
-            _check_models(models, account)
+            if account:
+                _check("model", models, (job.model_id for job in account if job.model_id))
+                _check("label", labels, chain(*labels_of(job.id for job in account).values()))
             left_out.check(job.id for job in account)
     jobs = [
         job
@@ -136,21 +151,22 @@ async def chosen_jobs(
         and (not endpoints or job.endpoint in endpoints)
         and (not input_files or job.input_file_id in input_files)
         and job.id.lower() not in left_out.ids
+        and (not labels or not {*labels}.isdisjoint(labels_there.get(job.id, ())))
     ]
     nameless = [job for job in jobs if job.model_id is None] if models else []
     return Chosen(JobList((job for job in jobs if not models or job.model_id in models), listed.seen_at), nameless)
 
 
-def _check_models(models: Sequence[str], account: Sequence[BatchJob]) -> None:
-    """Raise :class:`CommandError` with the models that there are, if none of the jobs has one of these."""
-    counts = Counter(job.model_id for job in account if job.model_id)
-    unknown = [model for model in models if model not in counts]
-    if not unknown or not account:
+def _check(noun: str, wanted: Sequence[str], those_of_jobs: Iterable[str]) -> None:
+    """Raise :class:`CommandError` with the models or labels that there are, if no job has one of the wanted ones."""
+    counts = Counter(those_of_jobs)
+    unknown = [name for name in wanted if name not in counts]
+    if not unknown:
         return
-    known = ", ".join(f"{model} ({count_of(count, 'job')})" for model, count in counts.most_common(_MOST_MODELS))
-    rest = f", and {len(counts) - _MOST_MODELS} more" if len(counts) > _MOST_MODELS else ""
-    there = f"the models are {known}{rest}" if counts else "no job names a model"
-    message = f"no job has the model {' or '.join(map(repr, unknown))}; {there}"
+    known = ", ".join(f"{name} ({count_of(count, 'job')})" for name, count in counts.most_common(_MOST_NAMES))
+    rest = f", and {len(counts) - _MOST_NAMES} more" if len(counts) > _MOST_NAMES else ""
+    there = f"the {noun}s are {known}{rest}" if counts else f"no job names a {noun}"
+    message = f"no job has the {noun} {' or '.join(map(repr, unknown))}; {there}"
     raise CommandError(message, Exit.NOT_FOUND)
 
 
@@ -195,18 +211,26 @@ async def print_each(
     return code_of_many(errors, len(ids))
 
 
-def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatches, str], Awaitable[object]]) -> Exit:
+def print_values(
+    common: Common,
+    ids: Sequence[str],
+    verb: Callable[[AsyncBatches, str], Awaitable[object]],
+    labels: Labels = MappingProxyType({}),
+) -> Exit:
     """Read the value of each id and print it: a block of lines, or with ``--json`` one object a line."""
 
-    def shown(_: str, value: object) -> str:
-        return f"{as_json(value)}\n" if common.json else block(value)
+    def shown(value_id: str, value: object) -> str:
+        own = labels.get(value_id)
+        if common.json:
+            return f"{as_json(labelled(value, own))}\n"
+        return block(value, labels=", ".join(own)) if own else block(value)
 
     return print_each(common, ids, verb, shown, between="" if common.json else "\n")
 
 
 # --- the commands
 
-_COUNTED = ("model", "status", "endpoint", "input_file", "error")
+_COUNTED = ("model", "status", "endpoint", "input_file", "error", "labels")
 
 
 @command("list", Exit.NOT_FOUND)
@@ -227,6 +251,7 @@ async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options:
       together-batches list                         every job, newest first
       together-batches list --status FAILED --newer-than 1d
       together-batches list --count-by model,status
+      together-batches list --label nightly          the jobs that you labelled so
       together-batches list --columns id,age --sort -age --limit 10
       together-batches list --json | together-batches cancel - --dry-run
     """
@@ -261,4 +286,5 @@ def get(common: Common, ids: tuple[str, ...]) -> Exit:
       together-batches get ID ID --json     one JSON object a line
       together-batches get - < ids.txt      what a file names, an id a line
     """
-    return print_values(common, ids_or_input(ids), lambda batches, job_id: batches.retrieve(job_id))
+    job_ids = ids_or_input(ids)
+    return print_values(common, job_ids, lambda batches, job_id: batches.retrieve(job_id), labels_of(job_ids))

@@ -14,6 +14,7 @@ import click
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError
+from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._numbers import at_least_one
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
@@ -31,6 +32,7 @@ from together_batches.cli._text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from together_batches.cli._labels import Labels
     from together_batches.models import BatchJob, FileObject
 
     F = TypeVar("F", bound=Callable[..., object])
@@ -68,7 +70,7 @@ def _age(created_at: datetime | None, now: datetime) -> str | None:
     return None if created_at is None else lasted(max(0, int((now - created_at).total_seconds())))
 
 
-def job_fields(now: datetime) -> tuple[Field[BatchJob], ...]:
+def job_fields(now: datetime, labels: Labels) -> tuple[Field[BatchJob], ...]:
     """Return every column of a list of jobs; ages are those at ``now``."""
     return (
         Field("id", Column("ID"), lambda job: job.id),
@@ -95,6 +97,11 @@ def job_fields(now: datetime) -> tuple[Field[BatchJob], ...]:
         Field("output_file", Column("OUTPUT FILE"), lambda job: job.output_file_id),
         Field("error_file", Column("ERROR FILE"), lambda job: job.error_file_id),
         Field("error", Column("ERROR", cut="end", least=20), lambda job: job.error),
+        Field(
+            "labels",
+            Column("LABELS", rank=1, cut="end", least=8),
+            lambda job: ", ".join(labels.get(job.id, ())) or None,
+        ),
     )
 
 
@@ -130,7 +137,7 @@ _FILE_TABLE = ("id", "bytes", "age", "purpose", "name")
 _FILE_LINE = ("id", "bytes", "created", "purpose", "name")
 
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
-JOB_COLUMNS = tuple(field.name for field in job_fields(_ANY_TIME))
+JOB_COLUMNS = tuple(field.name for field in job_fields(_ANY_TIME, {}))
 FILE_COLUMNS = tuple(field.name for field in file_fields(_ANY_TIME))
 
 
@@ -197,7 +204,15 @@ def names_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 def print_jobs(common: Common, jobs: Sequence[BatchJob], now: datetime, view: View, *, reasons: bool = False) -> None:
     """Print a list of jobs; with ``reasons``, a table has the error of each failed job below its row."""
-    table = _Table(job_fields(now), on_screen=_JOB_TABLE, in_pipe=_JOB_LINE, view=view)
+    labels = labels_of(job.id for job in jobs)
+    last = ("labels",) if labels else ()
+    table = _Table(
+        job_fields(now, labels),
+        on_screen=(*_JOB_TABLE, *last),
+        in_pipe=(*_JOB_LINE, *last),
+        view=view,
+        plain=lambda job: labelled(job, labels.get(job.id)),
+    )
     table.print(common, jobs, noun="job", note=(lambda job: job.error) if reasons else None)
 
 
@@ -209,26 +224,42 @@ def print_files(common: Common, files: Sequence[FileObject], view: View) -> None
 
 
 _USUAL_ID = 36
+_USUAL_STATUS = len("IN_PROGRESS")
 
 
-def item_on_screen(job_id: str, *facts: str | None, note: str | None = None) -> str:
-    """Return a job for a terminal that is printed before others are known; those below it are aligned if usual."""
+def item_on_screen(
+    job_id: str, *facts: str | None, labels: Sequence[str | None] = (), note: str | None = None
+) -> str:
+    """Return a job for a terminal that is printed before others are known; those below it are aligned if usual.
+
+    The last of the ``facts`` is the status.
+    """
     screen = terminal(sys.stdout)
-    row = columns((job_id.ljust(_USUAL_ID), *facts))
+    if labels and facts:
+        facts = (*facts[:-1], (facts[-1] or "-").ljust(_USUAL_STATUS))
+    row = columns((job_id.ljust(_USUAL_ID), *facts, *labels))
+    drawn = [Column("")] * (1 + len(facts)) + [Column("", cut="end")] * len(labels)
     notes = {0: escape(note)} if note else None
-    return "\n".join(draw([Column("")] * len(row), [row], screen.width, header=False, notes=notes))
+    return "\n".join(draw(drawn, [row], screen.width, header=False, notes=notes, dots=screen.dots))
 
 
 class _Table(Generic[T]):
     """A list of values as a table on a terminal, otherwise as lines, or with ``--json`` as an array."""
 
     def __init__(
-        self, fields: Iterable[Field[T]], *, on_screen: Sequence[str], in_pipe: Sequence[str], view: View
+        self,
+        fields: Iterable[Field[T]],
+        *,
+        on_screen: Sequence[str],
+        in_pipe: Sequence[str],
+        view: View,
+        plain: Callable[[T], object] = lambda value: value,
     ) -> None:
         self._fields = {field.name: field for field in fields}
         self._on_screen = on_screen
         self._in_pipe = in_pipe
         self._view = view
+        self._plain = plain
 
     def print(
         self, common: Common, values: Sequence[T], *, noun: str, note: Callable[[T], str | None] | None = None
@@ -236,7 +267,7 @@ class _Table(Generic[T]):
         view = self._view
         shown = self._sorted(values)[: view.limit]
         if common.json:
-            print("[" + ",\n".join(map(as_json, shown)) + "]")
+            print("[" + ",\n".join(as_json(self._plain(value)) for value in shown) + "]")
         elif is_terminal(sys.stdout):
             self._draw(shown, note)
         else:
@@ -270,7 +301,8 @@ class _Table(Generic[T]):
 
 def print_counts(common: Common, jobs: Sequence[BatchJob], now: datetime, names: Sequence[str], view: View) -> None:
     """Print how many jobs have the same values in these columns, the most frequent first."""
-    fields = [field for name in names for field in job_fields(now) if field.name == name]
+    known = {field.name: field for field in job_fields(now, labels_of(job.id for job in jobs))}
+    fields = [known[name] for name in names]
     counts = Counter(tuple(field.text(job) for field in fields) for job in jobs).most_common(view.limit)
     if common.json:
         print("[" + ",\n".join(as_json({**dict(zip(names, of, strict=True)), "jobs": n}) for of, n in counts) + "]")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
+    from together_batches.cli._labels import Labels
     from together_batches.models import BatchJob
     from together_batches.outcomes import CancelOutcome
 
@@ -33,7 +34,7 @@ FINAL = frozenset({CancelResult.CANCELLED, CancelResult.ALREADY_FINISHED, Cancel
 """Results that another cancel would not change."""
 FIELDS = (
     *("job_id", "result", "status", "model", "error", "accepted", "attempts"),
-    *("status_before", "requested_at", "recorded_at"),
+    *("status_before", "requested_at", "recorded_at", "labels"),
 )
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """What a spreadsheet may take for a formula, or what was kept from that by an apostrophe."""
@@ -49,6 +50,7 @@ class Report:
             message = f"the name of a report ends in {', '.join(_ENDINGS)}, and that of {path} does not"
             raise CommandError(message)
         self.path = path
+        self.labels: Labels = {}
         self.is_complete = True
         """False if a line could not be written."""
         self._is_csv = _ENDINGS[path.suffix.lower()]
@@ -135,7 +137,10 @@ class Report:
     # --- lines
 
     def _line(self, facts: Mapping[str, Any]) -> str:
+        labels = self.labels.get(facts["job_id"], ())
         facts = {**facts, "recorded_at": format_time(self._now())}
+        if labels:
+            facts["labels"] = ", ".join(labels) if self._is_csv else [*labels]
         if not self._is_csv:
             return as_json({name: facts[name] for name in FIELDS if facts.get(name) is not None}) + "\n"
         return _csv_line(_cell(facts.get(name)) for name in FIELDS)

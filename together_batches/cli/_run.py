@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from together_batches.cli._command import (
 )
 from together_batches.cli._estimate import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
+from together_batches.cli._labels import Labeller, label_option, labelled, labels_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
@@ -37,6 +39,7 @@ from together_batches.errors import BatchesError, ValidationError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from together_batches.cli._progress import ShowRows
@@ -66,6 +69,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--model M", "with --prompt: the model of the requests; otherwise the jobs' model_id", "model_id")
 @priority_option
 @schema_option
+@label_option
 @option("--retry-invalid", "send rows again whose answers do not fit the schema")
 @option("--max-rows-per-job N", "maximum requests in a job (50000)", type=at_least_one, default=50_000)
 @option("--max-jobs N", "maximum jobs at once (100)", type=at_least_one, default=100)
@@ -110,6 +114,7 @@ def run(
     price_out: float | None,
     sample: int | None,
     yes: bool,
+    labels: tuple[str, ...],
     **options: Any,
 ) -> Exit:
     """Take a file of any size through as many jobs as it takes, and write every answer
@@ -153,7 +158,12 @@ def run(
         options["model_id"] = None  # that of the requests, not of the jobs
     requests = table or spooled(source)
     work = _Run(
-        common, Path(output), directory, cancels=options["cancel_on_interrupt"], overwrite=options["overwrite"]
+        common,
+        Path(output),
+        directory,
+        cancels=options["cancel_on_interrupt"],
+        overwrite=options["overwrite"],
+        labels=labels,
     )
     prices: Prices | None = given_price(price_in, price_out)
     if prices is None and not (sample is None and options["stop_after_cost"] is None):
@@ -181,13 +191,21 @@ class _Run:
     """One run of the command, and the state to report if it ends early."""
 
     def __init__(
-        self, common: Common, output: Path, directory: str | None, *, cancels: bool, overwrite: bool
+        self,
+        common: Common,
+        output: Path,
+        directory: str | None,
+        *,
+        cancels: bool,
+        overwrite: bool,
+        labels: tuple[str, ...],
     ) -> None:
         self._common = common
         self.directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
         self._table = RunTable(output, self.directory, overwrite=overwrite) if is_parquet(output) else None
         self._output = output if self._table is None else self._table.lines
         self._cancels = cancels
+        self._labels = labels
         self._report: RunReport | None = None
 
     @property
@@ -232,9 +250,10 @@ class _Run:
             if self._table is not None:
                 self._table.check(requests, options["schema"])
             # The bar first, so that log lines appear above it.
-            with rows_bar(shown=shown) as show:
+            with rows_bar(shown=shown) as show, Labeller(self._labels, self.directory) as labeller:
                 async with connected(common) as batches:
-                    report = await self._run(batches, source, show if shown else None, options)
+                    report = await self._run(batches, source, show if shown else None, labeller, options)
+                labeller.add(report.job_ids)
             if self._table is not None and report.output is not None:
                 await self._table.write(requests, options["schema"])
         except ValidationError as error:
@@ -244,9 +263,10 @@ class _Run:
         except BatchesError as error:
             raise CommandError(as_options(str(error)), code_of(error)) from error
         self._report = report
+        labels = tuple(dict.fromkeys(chain(*labels_of(report.job_ids).values())))
         if common.json and not self.is_at_the_sample:
-            print(as_json(report))
-        for line in [_summary(report)] if self.is_at_the_sample else _report_lines(report):
+            print(as_json(labelled(report, labels)))
+        for line in [_summary(report)] if self.is_at_the_sample else _report_lines(report, labels):
             common.note(line)
         if self._table is not None and report.output is not None:
             common.note(f"table: {self._table.path}")
@@ -257,18 +277,27 @@ class _Run:
         batches: AsyncBatches,
         source: str | BinaryIO | TableRequests,
         show: ShowRows | None,
+        labeller: Labeller,
         options: dict[str, Any],
     ) -> RunReport:
         import asyncio
 
         changed = asyncio.Event()
+
+        def on_event(event: RunEvent) -> None:
+            labeller.note(event)
+            if show is None:
+                self._print_event(event)
+            else:
+                changed.set()
+
         looking = None if show is None else asyncio.create_task(self._look(changed, show))
         try:
             return await batches.run(
                 source,
                 self._output,
                 directory=self.directory,
-                on_event=self._print_event if show is None else lambda _: changed.set(),
+                on_event=on_event,
                 **options,
             )
         finally:
@@ -358,7 +387,7 @@ def _summary(report: RunReport) -> str:
     return f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"
 
 
-def _report_lines(report: RunReport) -> list[str]:
+def _report_lines(report: RunReport, labels: Sequence[str]) -> list[str]:
     """Return the result of the run, and the location of each file."""
     from together_batches.runs._admission import AFTER_THE_SAMPLE
 
@@ -373,4 +402,6 @@ def _report_lines(report: RunReport) -> list[str]:
         lines.append(f"rows that were not answered: {report.failures}")
     if report.invalid_lines is not None:
         lines.append(f"bad lines: {report.invalid_lines}")
+    if labels:
+        lines.append(f"labels of its jobs: {', '.join(labels)}")
     return lines

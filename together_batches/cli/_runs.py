@@ -6,13 +6,25 @@ import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from together_batches.cli._command import argument, command, json_option, option
 from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._labels import jobs_of, label_cells, labels_of
 from together_batches.cli._local_files import ensure_writable, existing_run, open_atomic, refuse_dashes
 from together_batches.cli._loop import in_loop
-from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
+from together_batches.cli._text import (
+    as_json,
+    can_redraw,
+    columns,
+    escape,
+    format_count,
+    is_terminal,
+    plain,
+    print_err,
+    print_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +75,7 @@ def show(directory: str, watch: bool, svg: str | None, html: str | None, overwri
         _save(target, draw(view), overwrite=overwrite)
         print_err(f"the picture is in {target}")
     if json:
-        print(as_json(view))
+        print(_as_json(view))
     elif not targets:
         _print(view)
     return Exit.DONE
@@ -119,7 +131,7 @@ def _print_changes(views: Iterator[RunView]) -> None:
     last = None
     for view in views:
         if view != last:
-            print(as_json(view), flush=True)
+            print(_as_json(view), flush=True)
         last = view
 
 
@@ -141,18 +153,40 @@ def _console() -> Console:
 
 def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
     from rich.console import Group
+    from rich.text import Text
 
     from together_batches.cli._chart import chart
 
     ascii_only = console.options.ascii_only
-    return Group(*chart(view, datetime.now(UTC), width=console.width, most_lanes=most_lanes, ascii_only=ascii_only))
+    labels = [Text(escape(f"labels: {text}"), overflow="ellipsis", no_wrap=True)] if (text := _labels(view)) else []
+    return Group(
+        *labels, *chart(view, datetime.now(UTC), width=console.width, most_lanes=most_lanes, ascii_only=ascii_only)
+    )
+
+
+def _labels(view: RunView) -> str:
+    """Return the labels of the jobs of a run."""
+    return ", ".join(dict.fromkeys(chain(*labels_of(jobs_of(view)).values())))
+
+
+def _as_json(view: RunView) -> str:
+    """Return the run as JSON, with the labels of its jobs beside them."""
+    labels = labels_of(jobs_of(view))
+    facts = plain(view)
+    for shard in facts["shards"] if labels else ():
+        for attempt in shard["attempts"]:
+            if own := labels.get(attempt.get("job_id", "")):
+                attempt["labels"] = [*own]
+    return as_json(facts)
 
 
 def _lines(view: RunView) -> Iterator[str]:
     """Yield a line for each attempt, with the columns that the reference names."""
+    labels = labels_of(jobs_of(view))
     for shard in view.shards:
         for attempt in shard.attempts or (None,):
-            yield "\t".join(columns(_facts(shard, attempt)))
+            last = label_cells(labels, (attempt and attempt.job_id) or "")
+            yield "\t".join(columns((*_facts(shard, attempt), *last)))
 
 
 def _facts(shard: ShardView, attempt: AttemptView | None) -> Iterator[str | None]:

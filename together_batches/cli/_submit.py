@@ -17,6 +17,7 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._exits import Exit, code_of
+from together_batches.cli._labels import keep_labels, label_cells, label_option, labelled, labels_of
 from together_batches.cli._local_files import schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words, time_limit
 from together_batches.cli._progress import file_bar
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @model_option
 @priority_option
 @schema_option
+@label_option
 @option("--wait", "wait until the job has finished")
 @patience_option(120)
 @service_options
@@ -45,6 +47,7 @@ def submit(
     model_id: str | None,
     priority: int | None,
     schema: str | None,
+    labels: tuple[str, ...],
     wait: bool,
     patience: float,
 ) -> Exit:
@@ -53,11 +56,11 @@ def submit(
 
     examples:
       together-batches submit requests.jsonl
-      together-batches submit requests.jsonl --wait
+      together-batches submit requests.jsonl --label nightly --wait
       together-batches submit - --json < requests.jsonl
     """
     document = schema_in(schema)
-    work = _Submission(common, spooled(source), patience)
+    work = _Submission(common, spooled(source), patience, labels)
     with last_words(work.state):
         return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority, schema=document)
 
@@ -65,15 +68,18 @@ def submit(
 class _Submission:
     """One submission and its progress."""
 
-    def __init__(self, common: Common, source: str | BinaryIO, patience: float) -> None:
+    def __init__(self, common: Common, source: str | BinaryIO, patience: float, labels: tuple[str, ...]) -> None:
         self._common = common
         self._source = source
         self._patience = patience
+        self._labels = labels
         self._file: FileObject | None = None
         self._job: BatchJob | None = None
 
     @in_loop
     async def run(self, *, wait: bool, **options: Any) -> Exit:
+        from anyio import to_thread
+
         common = self._common
         began = time.monotonic()
         async with connected(common, limited=False) as batches:
@@ -94,12 +100,21 @@ class _Submission:
                 return Exit.FAILED
             if job.warning:
                 common.note(f"the service warns: {job.warning}")
+            if self._labels:
+                await to_thread.run_sync(keep_labels, [job.id], self._labels)
             if not wait:
-                print(as_json(job) if common.json else "\t".join(columns((job.id, job.status, job.input_file_id))))
+                self._print(job)
                 return Exit.DONE
             common.note(f"job {job.id} was created from {job.input_file_id}")
             left = common.timeout and max(0.0, round(common.timeout - (time.monotonic() - began), 1))
             return await self._wait(batches, job, left)
+
+    def _print(self, job: BatchJob) -> None:
+        labels = labels_of([job.id])
+        if self._common.json:
+            print(as_json(labelled(job, labels.get(job.id))))
+        else:
+            print("\t".join(columns((job.id, job.status, job.input_file_id, *label_cells(labels, job.id)))))
 
     async def _wait(self, batches: AsyncBatches, job: BatchJob, timeout: float | None) -> Exit:
         code = None
@@ -110,7 +125,7 @@ class _Submission:
             code = Exit.TIMED_OUT if isinstance(error, WaitTimeoutError) else code_of(error)
         # In any case: the job exists, and its id is needed to resume.
         job = self._job or job
-        print_finished(self._common, job)
+        print_finished(self._common, job, labels_of([job.id]))
         if code is not None:
             return code
         return Exit.DONE if job.status == BatchJobStatus.COMPLETED else Exit.ENDED_BADLY

@@ -88,9 +88,9 @@ def columns(facts: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(escape(fact or "-") for fact in facts)
 
 
-def block(value: object) -> str:
-    """Return a value of the package as text, with one line for each field."""
-    facts = plain(value)
+def block(value: object, **more: str) -> str:
+    """Return a value of the package as text, with one line for each field, and for ``more``."""
+    facts = plain(value) | more
     width = max(map(len, facts))
     return "".join(
         f"{escape(name):<{width}}  {escape(fact if isinstance(fact, str) else as_json(fact))}\n"

@@ -11,6 +11,7 @@ from together_batches.cli._command import Common, command, patience_option, serv
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input
 from together_batches.cli._jobs import by_status
+from together_batches.cli._labels import label_cells, labelled, labels_of
 from together_batches.cli._listing import item_on_screen
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._progress import bar
@@ -28,6 +29,7 @@ from together_batches.errors import AuthenticationError, BatchesError, UsageErro
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
+    from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
 
 
@@ -59,15 +61,16 @@ async def _wait(common: Common, ids: list[str], patience: float, finished: list[
     began = time.monotonic()
     errors: list[BatchesError] = []
     timed_out = False
+    labels = labels_of(ids)
     async with connected(common, limited=False) as batches:
         try:
             if len(ids) == 1:
                 note = partial(note_change, common)
                 job = await batches.wait(ids[0], timeout=common.timeout, patience=patience, on_update=note)
                 finished.append(job)
-                print_finished(common, job)
+                print_finished(common, job, labels)
             else:
-                await _wait_for_many(batches, common, ids, patience, finished)
+                await _wait_for_many(batches, common, ids, patience, finished, labels)
         except (AuthenticationError, UsageError):
             raise
         except BatchesError as error:
@@ -86,7 +89,12 @@ async def _wait(common: Common, ids: list[str], patience: float, finished: list[
 
 
 async def _wait_for_many(
-    batches: AsyncBatches, common: Common, ids: list[str], patience: float, finished: list[BatchJob]
+    batches: AsyncBatches,
+    common: Common,
+    ids: list[str],
+    patience: float,
+    finished: list[BatchJob],
+    labels: Labels,
 ) -> None:
     # On one screen the lines show the progress, and a bar would be drawn over them.
     shown = common.shows_progress and can_redraw(sys.stderr) and not is_terminal(sys.stdout)
@@ -96,7 +104,7 @@ async def _wait_for_many(
             async for job in jobs:
                 finished.append(job)
                 bad += not _completed(job)
-                print_finished(common, job)
+                print_finished(common, job, labels)
                 show(len(finished), bad)
 
 
@@ -117,12 +125,13 @@ def note_change(common: Common, job: BatchJob) -> None:
         common.note(f"{job.status or 'without a status'}{done}")
 
 
-def print_finished(common: Common, job: BatchJob) -> None:
+def print_finished(common: Common, job: BatchJob, labels: Labels) -> None:
     """Print a job that has finished, and flush; in a pipe with the columns that the reference names."""
+    last = label_cells(labels, job.id)
     if common.json:
-        text = as_json(job)
+        text = as_json(labelled(job, labels.get(job.id)))
     elif is_terminal(sys.stdout):
-        text = item_on_screen(job.id, job.status, note=job.error)
+        text = item_on_screen(job.id, job.status, labels=last, note=job.error)
     else:
-        text = "\t".join(columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error)))
+        text = "\t".join(columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error, *last)))
     print(text, flush=True)

@@ -7,7 +7,6 @@ anyway, or the file system has no locks, the holder number in the ledger decides
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
+from together_batches._local.locks import HELD, NO_LOCKS, give, take
 from together_batches.errors import RunInUseError, RunLedgerError, UsageError
 
 if TYPE_CHECKING:
@@ -37,22 +37,7 @@ _TRIES = 20
 _PAUSE_SECONDS = 0.01
 """Seconds between tries, because inspecting a run takes the lock for a moment to test whether it is free."""
 
-_HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-
 if sys.platform == "win32":
-    import msvcrt
-
-    # Far beyond the text, which other processes read: on Windows a locked range cannot be read.
-    _PLACE = 1 << 30
-
-    def _take(file: IO[bytes], *, shared: bool = False) -> None:
-        file.seek(_PLACE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-    def _give(file: IO[bytes]) -> None:
-        file.seek(_PLACE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
     def has_record_locks(directory: Path) -> bool:
         """Return whether the file system has the locks that SQLite needs."""
@@ -60,12 +45,6 @@ if sys.platform == "win32":
 
 else:
     import fcntl
-
-    def _take(file: IO[bytes], *, shared: bool = False) -> None:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-    def _give(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)
 
     def has_record_locks(directory: Path) -> bool:
         """Return whether the file system has the locks that SQLite needs, which differ from the run's own.
@@ -76,7 +55,7 @@ else:
             with (directory / NAME).open("rb") as file:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
-            return error.errno not in _NO_LOCKS
+            return error.errno not in NO_LOCKS
         return True
 
 
@@ -114,13 +93,13 @@ class Lock:
 
     def _is_taken(self, file: IO[bytes], *, last_try: bool) -> bool:
         try:
-            _take(file)
+            take(file)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in HELD:
                 if last_try:
                     raise _in_use(self._directory) from error
                 return False
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise self._impossible(error) from error
             _log.warning(
                 "the file system of %s has no locks (%s): make sure that no other process works on this run",
@@ -152,7 +131,7 @@ class Lock:
         file, self._file = self._file, None
         if file is not None and not file.closed:
             with file, suppress(OSError):  # without locks there is none to release; and closing releases it, too
-                _give(file)
+                give(file)
 
     def abandon(self) -> None:
         """Close the file in a forked child without releasing the lock, which the child shares with its parent."""
@@ -215,10 +194,10 @@ def holder(directory: Path) -> Holder | None:
     """Return the process that holds a run; None if the run is free. Requires no write permission."""
     with suppress(OSError), (directory / NAME).open("rb") as file:
         try:
-            _take(file, shared=True)
+            take(file, shared=True)
         except OSError as error:
-            return _named(directory) if error.errno in _HELD else None
-        _give(file)
+            return _named(directory) if error.errno in HELD else None
+        give(file)
     return None
 
 
