@@ -12,6 +12,7 @@ from together_batches.cli._profiles import (
     Profile,
     as_command,
     change_profiles,
+    changeable_profiles,
     check_keyring,
     check_url,
     existing,
@@ -64,9 +65,10 @@ def login(profile: str | None, base_url: str | None, stdin: bool, keyring: bool,
       pass show together | together-batches login --stdin
     """
     if keyring:
-        check_keyring()  # before its user types a key
+        check_keyring()
     name = named_profile(profile)
-    if before := read_profiles().get(name):
+    # What can fail, fails before a key is typed.
+    if before := changeable_profiles().get(name):
         check_url(before, base_url)
     url = before.base_url if before else given_url(base_url) or usual_url()
     key = _checked(_from_stdin() if stdin else _from_terminal(url))

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._numbers import PROFILE_NAMES, is_profile_name
@@ -77,8 +76,12 @@ def credentials(common: Common) -> tuple[Secret | None, str | None]:
     name = profile_in_use(common.profile)
     if name is None:
         return None, common.base_url
-    if name == DEFAULT and not read_profiles():
-        return None, common.base_url  # the client reports that there is no key
+    profiles = read_profiles()
+    if common.profile is None and name == DEFAULT and name not in profiles:
+        if not profiles:
+            return None, common.base_url  # the client reports that there is no key
+        message = f"no API key: set TOGETHER_API_KEY, or name a profile with --profile, {_listed(profiles)}"
+        raise CommandError(message, Exit.DENIED)
     profile = existing(name)
     check_url(profile, common.base_url)
     return profile.key(), profile.base_url
@@ -122,7 +125,7 @@ def check_url(profile: Profile, option: str | None) -> None:
     given = given_url(option)
     if given is None or _parts(given) == _parts(profile.base_url):
         return
-    source = "TOGETHER_BASE_URL" if option is None else "--base-url"
+    source = "--base-url" if option else "TOGETHER_BASE_URL"
     message = (
         f"profile {profile.name!r} is for {profile.base_url}, and {source} is {given}: its key is not sent there; "
         f"leave out {source}, or name a profile for it with --profile"
@@ -163,9 +166,12 @@ def existing(name: str) -> Profile:
     profiles = read_profiles()
     if name in profiles:
         return profiles[name]
-    known = f"there are {', '.join(map(repr, sorted(profiles)))}" if profiles else "there are none"
-    message = f"there is no profile {name!r}, {known}; {login_to(name)} makes it"
+    message = f"there is no profile {name!r}, {_listed(profiles)}; {login_to(name)} makes it"
     raise CommandError(message, Exit.DENIED)
+
+
+def _listed(profiles: dict[str, Profile]) -> str:
+    return f"there are {', '.join(map(repr, sorted(profiles)))}" if profiles else "there are none"
 
 
 # --- the file
@@ -193,6 +199,12 @@ def read_profiles() -> dict[str, Profile]:
     return profiles
 
 
+def changeable_profiles() -> dict[str, Profile]:
+    """Return the profiles, as :func:`read_profiles`; raise an error if they could not be written."""
+    with locked(profiles_file().parent):
+        return read_profiles()
+
+
 def change_profiles(change: Callable[[dict[str, Profile]], dict[str, Profile]]) -> None:
     """Read the profiles, change them and write them, while no other process does."""
     path = profiles_file()
@@ -206,23 +218,31 @@ def change_profiles(change: Callable[[dict[str, Profile]], dict[str, Profile]]) 
 
 
 def _write(path: Path, profiles: dict[str, Profile]) -> None:
+    from together_batches._local.atomic_file import AtomicFile  # here, because most commands only read
+
     entries = {
         profile.name: {"base_url": profile.base_url, **({"api_key": profile.api_key} if profile.api_key else {})}
         for profile in profiles.values()
     }
-    with AtomicFile(path, follow_links=False, fsync=True) as file:
-        file.write(json.dumps({"profiles": entries}, indent=2).encode() + b"\n")
-        file.commit()
+    failure = None
+    try:
+        with AtomicFile(path, follow_links=False, fsync=True) as file:
+            file.write(json.dumps({"profiles": entries}, indent=2).encode() + b"\n")
+            file.commit()
+    except UsageError as error:
+        failure = str(error)
+    if failure is not None:
+        raise UsageError(failure)  # another one, without the frames that have the keys
 
 
 def _text_of(path: Path) -> Secret | None:
     """Return the text of the file; None if it does not exist."""
     # A link is not followed: what it leads to may be another's. A pipe is not waited for.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    if path.is_symlink():
-        message = f"{path} is a link, and the key is not read through it; put the file itself there"
-        raise CommandError(message, Exit.DENIED)
-    with explained("read", path):
+    with explained("read", path, advice="mend that, or set TOGETHER_API_KEY"):
+        if path.is_symlink():
+            message = f"{path} is a link, and the key is not read through it; put the file itself there"
+            raise CommandError(message, Exit.DENIED)
         try:
             file = os.open(path, flags)
         except (FileNotFoundError, NotADirectoryError):
