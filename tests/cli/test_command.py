@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     Run = Callable[..., Ran]
 
+KEEPING = {"label", "login", "logout", "profiles"}
 NAMES = [name for name, _ in COMMANDS.summaries()]
 TALKING = [
-    name for name in NAMES if name.split()[0] not in {"demo", "emulator", "validate", "split", "runs", "label"}
+    name for name in NAMES if name.split()[0] not in {"demo", "emulator", "validate", "split", "runs", *KEEPING}
 ]
 
 

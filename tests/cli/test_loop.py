@@ -105,8 +105,12 @@ async def test_time_limit_of_a_request_is_another() -> None:
 
 
 def test_no_key(run: Callable[..., tuple[int, str, str]]) -> None:
-    """The error about a missing key names the environment variable, and omits advice that applies only to code."""
-    assert run("list") == (3, "", "together-batches: error: no API key: set TOGETHER_API_KEY\n")
+    """The error about a missing key names the variable and login, without advice for code."""
+    assert run("list") == (
+        3,
+        "",
+        "together-batches: error: no API key: set TOGETHER_API_KEY, or run 'together-batches login'\n",
+    )
 
 
 def test_broken_key(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:

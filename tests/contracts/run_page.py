@@ -168,6 +168,7 @@ def main() -> None:
     ):
         os.environ["TOGETHER_BASE_URL"] = emulator.base_url
         os.environ["TOGETHER_API_KEY"] = str(emulator.api_key)
+        os.environ["XDG_CONFIG_HOME"] = str(Path(scripts, "config"))  # the reader's own stays as it is
         # The command of this tree, which need not be installed.
         script = Path(scripts, "together-batches")
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m together_batches "$@"\n')

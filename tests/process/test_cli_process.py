@@ -167,7 +167,9 @@ def test_error_is_one_line(environment: dict[str, str]) -> None:
     ran = subprocess.run([*COMMAND, "list"], cwd=ROOT, env=environment, capture_output=True, timeout=30, check=False)
     assert ran.returncode == 3
     assert ran.stdout == b""
-    assert ran.stderr == b"together-batches: error: no API key: set TOGETHER_API_KEY\n"
+    assert (
+        ran.stderr == b"together-batches: error: no API key: set TOGETHER_API_KEY, or run 'together-batches login'\n"
+    )
 
 
 # --- Ctrl-C
@@ -391,6 +393,37 @@ def test_prompt(
     assert cancels == len(out.splitlines()) == emulator.count("cancel")
     shown = {0: "2 canceling; took", 1: "nothing was cancelled", 130: "interrupted"}
     assert rest.splitlines()[-1].startswith(shown[code])  # neither a traceback nor a warning
+    assert len(rest.splitlines()) == 2
+
+
+@posix
+@pytest.mark.parametrize(("ended_by", "code"), [(None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_key_is_typed(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], ended_by: int | None, code: int
+) -> None:
+    """A key that is typed is not shown, and the terminal has its echo again afterwards, also after a signal."""
+    import termios
+
+    ours, theirs = os.openpty()
+    # A session of its own: otherwise it would prompt on the terminal that the tests were started from.
+    process = start("login", "--profile", "a", stdin=theirs, stderr=theirs, start_new_session=True)
+    seen = b""
+    while not seen.endswith(b" (not shown): "):
+        seen += os.read(ours, 4096)
+    if ended_by is None:
+        os.write(ours, f"{emulator.api_key}\n".encode())
+    else:
+        time.sleep(0.2)  # until it reads
+        process.send_signal(ended_by)
+    process.communicate(timeout=20)
+    has_echo = bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
+    rest = os.read(ours, 4096).decode()
+    os.close(theirs)
+    os.close(ours)
+    assert (process.returncode, has_echo) == (code, True)
+    assert str(emulator.api_key) not in seen.decode() + rest
+    last = "interrupted" if ended_by else f"the key of profile 'a', for {emulator.base_url}, is in "
+    assert rest.splitlines()[-1].startswith(last)
     assert len(rest.splitlines()) == 2
 
 

@@ -63,8 +63,8 @@ COMMANDS = click.version_option(
         "batch inference jobs on Together AI",
         """Batch inference jobs on Together AI, from a file of requests to their results,
         one job or many thousands at a time.
-        The API key is read from the environment variable TOGETHER_API_KEY, and from
-        nowhere else.
+        The API key is the one in the environment variable TOGETHER_API_KEY, or one that
+        'login' keeps.
 
         examples:
           together-batches demo                        see it at work, without a key
@@ -90,6 +90,9 @@ COMMANDS = click.version_option(
             "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,
             "files": _FILES,
+            "login": ("_login", "login", "keep an API key for this command, in a profile"),
+            "logout": ("_login", "logout", "remove the key of a profile from this machine"),
+            "profiles": ("_login", "profiles", "list the profiles, without their keys"),
             "emulator": ("_emulator", "emulator", "run a stand-in for the service on this machine"),
         },
     )

@@ -7,6 +7,7 @@ mistyped option work without the HTTP client.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, update_wrapper
 from importlib import import_module
 from inspect import cleandoc
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from together_batches.cli._exits import MEANINGS, Exit
-from together_batches.cli._numbers import above_zero, whole_number, zero_or_above
-from together_batches.cli._text import PROGRAM, print_err
+from together_batches.cli._exits import MEANINGS, CommandError, Exit
+from together_batches.cli._numbers import above_zero, profile_name, whole_number, zero_or_above
+from together_batches.cli._text import PROGRAM, print_err, print_error
+from together_batches.errors import AuthenticationError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +29,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EXAMPLES = "examples:\n"
 _KEY = """\
-The API key is read from the environment variable TOGETHER_API_KEY, and from
-nowhere else.
+The API key is that of --profile, otherwise TOGETHER_API_KEY, otherwise that of
+the profile in TOGETHER_BATCHES_PROFILE or of 'default'; 'login' makes profiles.
 """
 _RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--deadline": "--timeout"}
 """Options of the previous version, which now raise an error that names the new option."""
@@ -37,12 +39,13 @@ _RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--dea
 class Common(NamedTuple):
     """The options of every command that sends requests to the service."""
 
-    json: bool
-    base_url: str | None
-    timeout: float | None
-    request_timeout: float | None
-    verbose: bool
-    quiet: bool
+    json: bool = False
+    profile: str | None = None
+    base_url: str | None = None
+    timeout: float | None = None
+    request_timeout: float | None = None
+    verbose: bool = False
+    quiet: bool = False
 
     def note(self, text: str) -> None:
         """Print one line on standard error, unless ``--quiet`` is given."""
@@ -94,6 +97,7 @@ class _Command(_Documented):
 
     allow_extra_args = True  # refused below, with a message of our own
     exits: Sequence[Exit] = ()
+    stray: str | None = None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options and arguments; an extra argument is an error."""
@@ -103,7 +107,7 @@ class _Command(_Documented):
             error.ctx = error.ctx or ctx
             raise
         if ctx.args and not ctx.resilient_parsing:
-            ctx.fail(f"{ctx.args[0]!r} is one argument too many")
+            ctx.fail(self.stray or f"{ctx.args[0]!r} is one argument too many")
         return ctx.args
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -179,15 +183,16 @@ class Group(_Documented, click.Group):
                 yield name, entry[2]
 
 
-def command(name: str, *exits: Exit) -> Callable[[Callable[..., Exit]], click.Command]:
+def command(name: str, *exits: Exit, stray: str | None = None) -> Callable[[Callable[..., Exit]], click.Command]:
     """Make a function a command. Its docstring is the help: a description, and ``examples:``.
 
-    ``exits`` are the exit codes that help explains, beside those of every command.
+    ``exits`` are the exit codes that help explains, beside those of every command; ``stray`` is the error for an
+    extra argument that must not be repeated.
     """
 
     def make(function: Callable[..., Exit]) -> click.Command:
         made = click.command(name, cls=_Command)(function)
-        made.exits = exits
+        made.exits, made.stray = exits, stray
         return made
 
     return make
@@ -294,9 +299,20 @@ def patience_option(usual: float) -> Callable[[F], F]:
     return option("--patience SECONDS", help, type=zero_or_above, default=usual)
 
 
+def _complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from together_batches.cli._profiles import read_profiles
+    from together_batches.errors import UsageError
+
+    with suppress(CommandError, UsageError):  # a shell shows no errors
+        return [name for name in read_profiles() if name.startswith(incomplete)]
+    return []
+
+
+profile_option = partial(option, "--profile NAME", type=profile_name, complete=_complete_profile)
 _common = partial(option, cls=_CommonOption)
 _COMMON = (
     _common("--json", "complete JSON on standard output"),
+    profile_option("use the key and the URL of this profile", cls=_CommonOption),
     _common("--base-url URL", "the service; otherwise TOGETHER_BASE_URL, otherwise Together AI"),
     _common("--timeout SECONDS", "limit of the whole call; then the exit code is 6", type=above_zero),
     _common("--request-timeout SECONDS", "limit of one attempt of one request", type=above_zero),
@@ -310,7 +326,17 @@ def service_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
 
     def with_common(**options: Any) -> Exit:
         common = Common(**{name: options.pop(name) for name in Common._fields})
-        return function(common, **options)
+        try:
+            code = function(common, **options)
+        except (AuthenticationError, PermissionDeniedError) as error:
+            print_error(str(error))
+        else:
+            if code is not Exit.DENIED:
+                return code
+        from together_batches.cli._profiles import origin
+
+        print_err(origin(common))
+        return Exit.DENIED
 
     decorated: Callable[..., Exit] = update_wrapper(with_common, function)
     for add in reversed(_COMMON):

@@ -138,7 +138,7 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     )
     print()
     print("Next, with your own jobs (this only looks; without --dry-run there is a prompt):")
-    print("  export TOGETHER_API_KEY=...")
+    print(f"  {PROGRAM} login")
     print(f"  {PROGRAM} cancel --all --dry-run")
 
 

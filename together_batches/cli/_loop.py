@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 
     from together_batches.cli._command import Common
     from together_batches.client import AsyncBatches
+    from together_batches.config import Secret
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 RETRY = RetryPolicy()
-
-_IN_CODE_ONLY = (", or pass api_key=", ", or say allow_insecure_http=True")
-"""Advice in the library's messages that applies only to code."""
 
 
 def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -182,32 +180,45 @@ def confirmed(question: str, refusal: str, *, yes: bool) -> bool:
 
 
 @asynccontextmanager
-async def connected(common: Common, *, limited: bool = True) -> AsyncGenerator[AsyncBatches]:
+async def connected(
+    common: Common, *, limited: bool = True, key: Secret | None = None
+) -> AsyncGenerator[AsyncBatches]:
     """Open a client from the options and the environment; raise :class:`CommandError` if they are invalid.
 
-    ``--timeout`` ends the block, unless the command applies it (``limited=False``).
+    ``--timeout`` ends the block, unless the command applies it (``limited=False``). A ``key`` is one that is not kept
+    yet, and goes to the base URL of the options.
     """
     with _log(verbose=common.verbose, quiet=common.quiet):
-        async with _client(common) as batches, time_limit(common.timeout if limited else None):
+        async with _client(common, key) as batches, time_limit(common.timeout if limited else None):
             yield batches
 
 
-def _client(common: Common) -> AsyncBatches:
+def _client(common: Common, key: Secret | None) -> AsyncBatches:
+    from together_batches.cli._profiles import as_command
     from together_batches.client import AsyncBatches
 
     timeout = Timeout() if common.request_timeout is None else Timeout.of(common.request_timeout)
+    found, url = (key, common.base_url) if key else _credentials(common)
     try:
-        return AsyncBatches(base_url=common.base_url, timeout=timeout, retry=RETRY)
+        return AsyncBatches(found, base_url=url, timeout=timeout, retry=RETRY)
     except UsageError as error:
-        message = str(error)
-    for advice in _IN_CODE_ONLY:
-        message = message.removesuffix(advice)
+        message = as_command(error)
     try:
-        Config.from_env(api_key="any", base_url=common.base_url)
+        Config.from_env(api_key="any", base_url=url)
     except UsageError:
         raise CommandError(message) from None
     # Every other key is accepted, so the key is at fault.
     raise CommandError(message, Exit.DENIED)
+
+
+def _credentials(common: Common) -> tuple[Secret | None, str | None]:
+    from together_batches.cli._profiles import credentials
+
+    try:
+        with raised_by_signals(in_task=True):  # the keyring may wait until its user unlocks it
+            return credentials(common)
+    except KeyboardInterrupt:
+        raise Interrupted from None
 
 
 class _Formatter(logging.Formatter):

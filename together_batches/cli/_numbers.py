@@ -1,4 +1,4 @@
-"""Numbers and durations as click parameter types: each function parses a text and returns the value."""
+"""Numbers, durations and names as click parameter types: each function parses a text and returns the value."""
 
 from __future__ import annotations
 
@@ -63,3 +63,19 @@ def duration(text: str) -> timedelta:
         message = f"{text!r} is longer than a hundred years"
         raise click.BadParameter(message)
     return timedelta(seconds=seconds)
+
+
+PROFILE_NAMES = "it has 1 to 64 letters, digits, hyphens and underscores"
+
+
+def is_profile_name(text: str) -> bool:
+    """Return whether a profile can have this name."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text) is not None
+
+
+def profile_name(text: str) -> str:
+    """Parse the name of a profile. An invalid one is not repeated, because it may be a key."""
+    if not is_profile_name(text):
+        message = f"this is not the name of a profile: {PROFILE_NAMES}"
+        raise click.BadParameter(message)
+    return text
