@@ -463,7 +463,7 @@ def print_failures(failures: Sequence[CancelOutcome], labels: Labels) -> None:
     notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(failures) if outcome.error}
     drawn = [Column("ID"), Column("RESULT"), Column("STATUS", rank=1)]
     if labels:
-        drawn.append(Column("LABELS", rank=1, cut="end"))
+        drawn.append(Column("LABELS", rank=1, cut="middle"))
     print_lines(draw(drawn, rows, screen.width, notes=notes, dots=screen.dots))
 
 

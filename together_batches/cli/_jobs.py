@@ -131,7 +131,7 @@ async def chosen_jobs(
         created_after=min(created_after, default=None),
     )
     listed = cast("JobList", found)
-    labels_there = labels_of((job.id for job in listed), needed=True) if labels else {}
+    labels_there: Labels = labels_of((job.id for job in listed), needed=True) if labels else {}
     if models or labels or left_out.ids:
         known_models = {job.model_id for job in listed}
         known_labels = {*chain(*labels_there.values())}

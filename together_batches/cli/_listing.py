@@ -99,7 +99,7 @@ def job_fields(now: datetime, labels: Labels) -> tuple[Field[BatchJob], ...]:
         Field("error", Column("ERROR", cut="end", least=20), lambda job: job.error),
         Field(
             "labels",
-            Column("LABELS", rank=1, cut="end", least=8),
+            Column("LABELS", rank=1, cut="middle", least=8),
             lambda job: ", ".join(labels.get(job.id, ())) or None,
         ),
     )
@@ -238,7 +238,7 @@ def item_on_screen(
     if labels and facts:
         facts = (*facts[:-1], (facts[-1] or "-").ljust(_USUAL_STATUS))
     row = columns((job_id.ljust(_USUAL_ID), *facts, *labels))
-    drawn = [Column("")] * (1 + len(facts)) + [Column("", cut="end")] * len(labels)
+    drawn = [Column("")] * (1 + len(facts)) + [Column("", cut="middle", least=6)] * len(labels)
     notes = {0: escape(note)} if note else None
     return "\n".join(draw(drawn, [row], screen.width, header=False, notes=notes, dots=screen.dots))
 
