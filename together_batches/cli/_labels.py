@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import attrs
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Labels = Mapping[str, tuple[str, ...]]
     """The labels of each job that has any."""
 
+NO_LABELS: Labels = MappingProxyType({})
 _NAME = "labels.jsonl"
 _LONGEST = 100
 _MOST_BYTES = 16 << 20
