@@ -86,6 +86,7 @@ COMMANDS = click.version_option(
             "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
             "results": ("_results", "results", "write the result of each row of a finished job"),
             "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
+            "watch": ("_watch", "watch", "watch many jobs in one live table, until all have finished"),
             "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,
             "files": _FILES,

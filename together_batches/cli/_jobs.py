@@ -96,49 +96,63 @@ class Chosen(NamedTuple):
         return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
 
 
-async def chosen_jobs(
-    batches: AsyncBatches,
-    *,
-    status: Sequence[str] = (),
-    models: Sequence[str] = (),
-    endpoints: Sequence[str] = (),
-    input_files: Sequence[str] = (),
-    created_before: Sequence[timedelta] = (),
-    created_after: Sequence[timedelta] = (),
-    excepted: Sequence[str] = (),
-    finished: bool = False,
-) -> Chosen:
-    """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
+class Filter(NamedTuple):
+    """The filters of :func:`filter_options`; ages are measured by the service's clock."""
 
-    Ages are measured by the service's clock. A model of no job at all, and an id to leave out that no job has, raise
-    :class:`CommandError`: they are more likely misspelt, and the choice would be another than the one that is meant.
-    """
-    from together_batches._jobs.job_filter import JobList
+    left_out: Exceptions
+    status: Sequence[str] = ()
+    models: Sequence[str] = ()
+    endpoints: Sequence[str] = ()
+    input_files: Sequence[str] = ()
+    created_before: Sequence[timedelta] = ()
+    created_after: Sequence[timedelta] = ()
 
-    left_out = Exceptions.read(excepted)
-    found = await batches.list(
-        status=status or None,
-        created_before=max(created_before, default=None),
-        created_after=min(created_after, default=None),
-    )
-    listed = cast("JobList", found)
-    if models or left_out.ids:
-        known_models = {job.model_id for job in listed}
-        known_ids = {job.id.lower() for job in listed}
-        if not known_models.issuperset(models) or not known_ids.issuperset(left_out.ids):
-            account = await batches.list()
-            _check_models(models, account)
-            left_out.check(job.id for job in account)
-    jobs = [
-        job
-        for job in listed
-        if (status or finished or not job.is_terminal)
-        and (not endpoints or job.endpoint in endpoints)
-        and (not input_files or job.input_file_id in input_files)
-        and job.id.lower() not in left_out.ids
-    ]
-    nameless = [job for job in jobs if job.model_id is None] if models else []
-    return Chosen(JobList((job for job in jobs if not models or job.model_id in models), listed.seen_at), nameless)
+    @classmethod
+    def of(cls, *, excepted: Sequence[str] = (), **options: Any) -> Filter:
+        """Return the filters among the options of a command."""
+        return cls(Exceptions.read(excepted), **options)
+
+    def check(self, account: Sequence[BatchJob]) -> None:
+        """Raise :class:`CommandError` for a model of no job at all, and for an id to leave out that no job has.
+
+        They are more likely misspelt, and the choice would be another than the one that is meant.
+        """
+        if self.models:
+            _check_models(self.models, account)
+        self.left_out.check(job.id for job in account)
+
+    def choose(self, account: JobList, *, finished: bool = False) -> Chosen:
+        """Return the jobs that match: only unfinished ones, unless a status or ``finished`` is given."""
+        from together_batches._jobs.job_filter import JobList, Selection
+
+        listed = Selection.of(
+            status=self.status or None,
+            model_id=None,
+            endpoint=None,
+            input_file_id=None,
+            created_before=max(self.created_before, default=None),
+            created_after=min(self.created_after, default=None),
+        ).choose(account, account.seen_at or datetime.now(UTC))
+        jobs = [
+            job
+            for job in listed
+            if (self.status or finished or not job.is_terminal)
+            and (not self.endpoints or job.endpoint in self.endpoints)
+            and (not self.input_files or job.input_file_id in self.input_files)
+            and job.id.lower() not in self.left_out.ids
+        ]
+        if not self.models:
+            return Chosen(JobList(jobs, listed.seen_at), [])
+        named = JobList((job for job in jobs if job.model_id in self.models), listed.seen_at)
+        return Chosen(named, [job for job in jobs if job.model_id is None])
+
+
+async def chosen_jobs(batches: AsyncBatches, *, finished: bool = False, **options: Any) -> Chosen:
+    """Return the jobs that match the filters among the options of a command."""
+    chosen = Filter.of(**options)
+    account = cast("JobList", await batches.list())
+    chosen.check(account)
+    return chosen.choose(account, finished=finished)
 
 
 def _check_models(models: Sequence[str], account: Sequence[BatchJob]) -> None:
@@ -217,9 +231,9 @@ _COUNTED = ("model", "status", "endpoint", "input_file", "error")
     f"print how many jobs there are by these, with commas between them: {', '.join(_COUNTED)}",
     type=names_of(_COUNTED),
 )
+@option("--watch", "watch the jobs instead, those that have not finished without --status: see watch --help")
 @service_options
-@in_loop
-async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options: Any) -> Exit:
+def list_jobs(common: Common, count_by: tuple[str, ...] | None, watch: bool, **options: Any) -> Exit:
     """List jobs, newest first: as a table on a terminal, with tabs between the columns
     elsewhere. Of failed jobs that are chosen by --status, a table shows the reason.
 
@@ -228,12 +242,25 @@ async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options:
       together-batches list --status FAILED --newer-than 1d
       together-batches list --count-by model,status
       together-batches list --columns id,age --sort -age --limit 10
+      together-batches list --watch --model M       the table of watch
       together-batches list --json | together-batches cancel - --dry-run
     """
     view = View.of(options, json=common.json)
+    if watch and (count_by or view != View()):
+        message = "--watch has columns and an order of its own; leave out --columns, --sort, --limit and the like"
+        raise CommandError(message)
     if count_by and (view.columns or view.sort):
         message = "--count-by has columns and an order of its own; leave out --columns and --sort"
         raise CommandError(message)
+    if watch:
+        from together_batches.cli._watch import watch_jobs
+
+        return watch_jobs(common, **options)
+    return _list(common, count_by, view, **options)
+
+
+@in_loop
+async def _list(common: Common, count_by: tuple[str, ...] | None, view: View, **options: Any) -> Exit:
     async with connected(common) as batches:
         jobs, _ = chosen = await chosen_jobs(batches, finished=True, **options)
     if note := chosen.note():

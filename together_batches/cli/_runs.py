@@ -12,7 +12,16 @@ from together_batches.cli._command import argument, command, json_option, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._local_files import ensure_writable, existing_run, open_atomic, refuse_dashes
 from together_batches.cli._loop import in_loop
-from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
+from together_batches.cli._text import (
+    as_json,
+    can_redraw,
+    columns,
+    format_count,
+    is_terminal,
+    print_err,
+    print_lines,
+    rich_console,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +98,7 @@ def _print(view: RunView) -> None:
         print_lines(_lines(view))
         print_err(_summary(view))
         return
-    console = _console()
+    console = rich_console()
     console.print(_drawn(view, console, most_lanes=_MOST_LANES))
 
 
@@ -126,17 +135,11 @@ def _print_changes(views: Iterator[RunView]) -> None:
 def _redraw(views: Iterator[RunView]) -> None:
     from rich.live import Live
 
-    console = _console()
+    console = rich_console()
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         for view in views:
             lanes = max(console.height - _OTHER_LINES, 1)
             live.update(_drawn(view, console, most_lanes=lanes), refresh=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, markup=False)
 
 
 def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
