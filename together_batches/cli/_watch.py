@@ -51,7 +51,7 @@ _MOST_ABSENT = 100
 
 
 @command("watch", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
-@ids_argument("ids of jobs; or - alone, to read them from standard input; none: see the filters", required=False)
+@ids_argument("ids of jobs; or - alone, to read them from standard input", required=False)
 @filter_options("jobs of this status, finished ones included if it is one; may be repeated")
 @option("--stuck-after D", "mark a job that has not moved for so long (30m)", type=duration, default="30m")
 @option("--poll-interval SECONDS", "look so often; otherwise as the age of the jobs requires", type=above_zero)
@@ -59,12 +59,13 @@ _MOST_ABSENT = 100
 @service_options
 def watch(common: Common, ids: tuple[str, ...], **options: Any) -> Exit:
     """Watch jobs until all of them have finished: those whose ids are given, or those
-    that the filters choose, which are all unfinished ones if there is no filter. With
-    filters, jobs that match later are watched, too. A terminal shows one table that is
-    drawn again and again: jobs that are stuck first, then those that run, and the
-    number of the others. Elsewhere a job is a line at first, and again with each new
-    status, with each tenth of its progress, and when it gets stuck. Interrupting the
-    command leaves the jobs alone. The exit code is that of wait.
+    that the filters choose, which are all unfinished ones without a filter. Jobs that
+    match later are watched, too. A terminal shows one table, which is drawn again and
+    again: jobs that are stuck, then those that run, and the number of the others.
+    Elsewhere a job is a line at first, and again with each new status, each tenth of
+    its progress, and when it gets stuck; its columns are id, status, progress, time
+    left, time stuck, age, percent an hour, deadline and model. Ctrl-C leaves the jobs
+    alone. The exit code is that of wait.
 
     examples:
       together-batches watch                        every unfinished job
