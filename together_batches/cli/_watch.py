@@ -59,13 +59,13 @@ _MOST_ABSENT = 100
 @service_options
 def watch(common: Common, ids: tuple[str, ...], **options: Any) -> Exit:
     """Watch jobs until all of them have finished: those whose ids are given, or those
-    that the filters choose, which are all unfinished ones without a filter. Jobs that
-    match later are watched, too. A terminal shows one table, which is drawn again and
-    again: jobs that are stuck, then those that run, and the number of the others.
-    Elsewhere a job is a line at first, and again with each new status, each tenth of
-    its progress, and when it gets stuck; its columns are id, status, progress, time
-    left, time stuck, age, percent an hour, deadline and model. Ctrl-C leaves the jobs
-    alone. The exit code is that of wait.
+    that the filters choose, which are all unfinished ones without a filter. Jobs
+    that match later are watched, too. A terminal shows one table, which is drawn
+    again and again: jobs that are stuck, then those that run, and the number of the
+    others. Elsewhere a job is a line at first, and again with each new status, each
+    tenth of its progress, and when it gets stuck; its columns are id, status,
+    progress, time left, time stuck, age, percent an hour, deadline and model.
+    Ctrl-C leaves the jobs alone. The exit code is that of wait.
 
     examples:
       together-batches watch                        every unfinished job
