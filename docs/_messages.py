@@ -66,7 +66,8 @@ def _in_function(function: ast.AST, titles: dict[str, str]) -> Iterator[tuple[st
     for step in sorted(steps, key=lambda step: (step.end_lineno or 0, step.end_col_offset or 0)):
         if not isinstance(step, ast.Call):
             targets = step.targets if isinstance(step, ast.Assign) else [step.target]
-            assigned += [_text(step.value)] * ("message" in _names(*targets))
+            before = VARIABLE if isinstance(step, ast.AugAssign) else ""
+            assigned += [before + _text(step.value)] * ("message" in _names(*targets))
         elif found := [titles[name] for name in _names(step.func, *step.args) if name in titles]:
             texts = [_text(part) for part in step.args if isinstance(part, ast.JoinedStr | ast.Constant)]
             if "message" in _names(*step.args):
