@@ -27,7 +27,8 @@ VARIABLE = "…"
 
 _TITLES = {name: name for name in [*errors.__all__, "TypeError"]}
 _TITLES |= dict.fromkeys(("CommandError", "BadParameter"), "The command")
-_OTHERS = "BatchesError"
+_TITLES["faults.append"] = "ValidationError"  # what is wrong with a line
+_OTHERS = "Parts of messages, and warnings"
 _FEWEST_WORDS = 2
 
 
@@ -39,8 +40,9 @@ def messages() -> dict[str, list[str]]:
         if "emulator" not in path.parts:
             for title, text in _in_module(ast.parse(path.read_text("utf-8"))):
                 if _words(text) >= _FEWEST_WORDS:
-                    found[title].add(re.sub(f"{VARIABLE}+", VARIABLE, " ".join(text.split())))
-    return {title: sorted(found[title], key=str.casefold) for title in sorted(found)}
+                    found[title].add(re.sub(f"(%s|{VARIABLE})+", VARIABLE, " ".join(text.split())))
+    titles = sorted(found, key=lambda title: (title == _OTHERS, title))
+    return {title: sorted(found[title], key=str.casefold) for title in titles}
 
 
 def _in_module(module: ast.Module) -> Iterator[tuple[str, str]]:
@@ -85,7 +87,7 @@ def _shown(error: ast.ClassDef) -> Iterator[str]:
 
 
 def _names(*expressions: ast.AST) -> list[str]:
-    return [node.id for node in expressions if isinstance(node, ast.Name)]
+    return [ast.unparse(node) for node in expressions if isinstance(node, ast.Name | ast.Attribute)]
 
 
 def _text(node: ast.AST) -> str:
