@@ -186,12 +186,13 @@ def recipes(session: nox.Session, engine: str) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the pages, with warnings as errors. The tests run their examples."""
+    """Build the pages, with warnings as errors, and look at what was built. The tests run their examples."""
     install(session, "docs", package=False)
     out = HERE / "docs" / "_build"
     shutil.rmtree(out, ignore_errors=True)
     build = ["sphinx-build", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(out)]
     session.run(*build, env={"PYTHONPATH": str(HERE)})
+    session.run("pytest", "tests/docs", env={"PYTHONPATH": str(HERE), "TOGETHER_BATCHES_SITE": str(out)})
 
 
 @nox.session

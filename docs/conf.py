@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -11,6 +13,8 @@ from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.ext.napoleon import GoogleDocstring
 
 import together_batches
+
+sys.path.insert(0, str(Path(__file__).parent))  # for _messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +28,22 @@ author = "The together_batches authors"
 project_copyright = author
 version = release = together_batches.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_llm_friendly",  # each page as Markdown, and llms.txt
+    "_messages",
+]
 exclude_patterns = ["_build"]
 nitpicky = True
+
+# Of a shell, the commands alone are copied.
+copybutton_prompt_text = "$ "
+copybutton_copy_empty_lines = False
+copybutton_line_continuation_character = "\\"
+llm_friendly_llms_txt_toctree_only = True  # in the order of the navigation
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -50,6 +67,8 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = f"together_batches {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 
@@ -141,6 +160,20 @@ def _parts(cell: dict[str, Any]) -> Iterator[str]:
             yield f"```text\n{data.get('text/plain') or ''.join(output.get('text', ()))}\n```"
 
 
+def _leave_out_comments(app: Sphinx, doctree: nodes.document) -> None:
+    """Remove the comments of the Markdown, which hold what prepares the examples for their test."""
+    for node in [node for node in doctree.findall(nodes.raw) if node.astext().startswith("<!--")]:
+        node.parent.remove(node)
+
+
+def _write_llms_full(app: Sphinx, exception: Exception | None) -> None:
+    """Join the pages that llms.txt lists, in its order, each under its path, so that links between them are clear."""
+    if exception is None and app.builder.name == "html":
+        pages = re.findall(r"^- \[.+\]\((.+\.md)\)$", (app.outdir / "llms.txt").read_text("utf-8"), re.MULTILINE)
+        texts = (f"<!-- {page} -->\n\n{(app.outdir / page).read_text('utf-8').strip()}\n" for page in pages)
+        (app.outdir / "llms-full.txt").write_text("\n".join(texts), "utf-8")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_source_suffix(".ipynb", "notebook")
@@ -148,3 +181,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _read_sections)
     app.connect("autodoc-process-signature", _simplify_signature)
     app.connect("missing-reference", _public_name)
+    app.connect("doctree-read", _leave_out_comments)
+    app.connect("build-finished", _write_llms_full, priority=900)  # after llms.txt

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from contracts.run_page import blocks
 
 from together_batches.emulator import Emulator, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 OFFICIAL = os.environ.get("TOGETHER_BATCHES_OFFICIAL_PYTHON", "")
 
@@ -330,6 +332,43 @@ def test_the_sdk_reads_a_seeded_job(emulator: Emulator, sdk: Callable[..., Any])
     )
     questions, answers = ([json.loads(line)["custom_id"] for line in text.splitlines()] for text in answer[:2])
     assert (sorted(questions), answer[2]) == (sorted(answers), "VALIDATING")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "coming-from-the-official-sdk.md"
+third = pytest.mark.skipif(GENERATION < 3, reason="the page is about the third SDK")
+
+
+@third
+def test_the_calls_on_the_page_exist(there: Callable[[str], Any]) -> None:
+    """Each call of the official client in the table of the page is one of it, with arguments of these names."""
+    table = re.findall(r"^\| (.+?) \| `batches", PAGE.read_text("utf-8"), re.MULTILINE)
+    calls = re.findall(r"`(client\.[\w.]+)(?:\((.*?)\))?`", "\n".join(table))
+    assert len(calls) > 10
+    named = [[call, re.findall(r"(\w+)=", arguments)] for call, arguments in calls]
+    script = f"""
+        import inspect
+        client, answer = together.Together(), []
+        for call, names in {named!r}:
+            found = client
+            for part in call.split(".")[1:]:
+                found = getattr(found, part, None)
+            if found is None or not set(names) <= set(inspect.signature(found).parameters if names else ()):
+                answer.append(call)
+    """
+    assert there(dedent(script)) == []
+
+
+@third
+def test_the_program_on_the_page_runs(there: Callable[[str], Any]) -> None:
+    """What the page shows as the program before the move is one that works."""
+    (program,) = (block for block in blocks(PAGE.read_text("utf-8")) if block.not_run)
+    with Emulator(timing=Timing(validating=0, running=0)).running_in_thread() as swift:
+        base_url = swift.base_url.removesuffix("/v1")
+        settings = (
+            f"import os\nos.environ.update(TOGETHER_BASE_URL={base_url!r}, TOGETHER_API_KEY={swift.api_key!r})\n"
+        )
+        there(settings + program.text.replace("time.sleep(30)", "pass") + "answer = row['custom_id']\n")
+        assert swift.count("create") == 1
 
 
 @later_than_first

@@ -10,7 +10,7 @@ from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
 Found = BatchJob | APIError
 """The result of reading a job: its state, or the error."""
@@ -36,12 +36,18 @@ class StatusReader:
         self._without_list = 0
         self._looks_until_list = 0
 
-    async def read(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> None:
+    async def read(
+        self, job_ids: list[str], settle: Callable[[str, Found], None], listed: Iterable[BatchJob] | None = None
+    ) -> None:
         """Read each of these jobs once, and call ``settle`` with each result as it arrives.
 
-        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``settle``.
+        ``listed`` is the list of the account, if the caller has just read it. Raises :class:`UsageError` if the
+        client can no longer be used, and any exception of ``settle``.
         """
-        unseen = await self._listed(job_ids, settle) if self._list_pays(len(job_ids)) else job_ids
+        if listed is not None:
+            unseen = _settled(listed, job_ids, settle)
+        else:
+            unseen = await self._listed(job_ids, settle) if self._list_pays(len(job_ids)) else job_ids
         rest = iter(unseen)
 
         async def read() -> None:
@@ -77,13 +83,18 @@ class StatusReader:
             return []
         self._without_list = 0
         self._account_size = len(jobs)
-        found = by_ids(jobs, job_ids)
-        for job_id, job in found.items():
-            settle(job_id, job)
-        return [job_id for job_id in job_ids if job_id not in found]
+        return _settled(jobs, job_ids, settle)
 
     async def _read(self, job_id: str) -> Found:
         try:
             return await self._retrieve(job_id)
         except APIError as error:
             return error
+
+
+def _settled(jobs: Iterable[BatchJob], job_ids: list[str], settle: Callable[[str, Found], None]) -> list[str]:
+    """Call ``settle`` for each job in a list, and return the ids that are not in it."""
+    found = by_ids(jobs, job_ids)
+    for job_id, job in found.items():
+        settle(job_id, job)
+    return [job_id for job_id in job_ids if job_id not in found]

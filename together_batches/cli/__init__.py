@@ -87,6 +87,7 @@ COMMANDS = click.version_option(
             "results": ("_results", "results", "write the result of each row of a finished job"),
             "label": ("_labels", "label", "label jobs, on this machine, or take labels off"),
             "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
+            "watch": ("_watch", "watch", "watch many jobs in one live table, until all have finished"),
             "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,
             "files": _FILES,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
-from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input, is_input
+from together_batches.cli._ids import ids_argument, ids_or_input, is_input, without
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
 from together_batches.cli._labels import NO_LABELS, label_cells, labelled, labels_of
 from together_batches.cli._listing import View, item_on_screen, print_jobs
@@ -120,7 +120,7 @@ def cancel(
         with work.reported():
             return work.run_filtered(filters, dry_run=dry_run, yes=yes)
     if resume is None:
-        job_ids = _without(ids_or_input(ids), filters["excepted"])
+        job_ids = without(ids_or_input(ids), filters["excepted"])
     if not job_ids:
         return work.nothing(_source(ids, resume))
     if dry_run:
@@ -169,13 +169,6 @@ def _report_of(new: str | None, resume: str | None) -> tuple[Report | None, list
     if resume is not None:
         return Report.existing(resume)
     return (None if new is None else Report.new(new)), []
-
-
-def _without(job_ids: list[str], excepted: Sequence[str]) -> list[str]:
-    """Return the ids but those that are left out."""
-    left_out = Exceptions.read(excepted)
-    left_out.check(job_ids, "the ids")
-    return [job_id for job_id in job_ids if job_id.lower() not in left_out.ids]
 
 
 def _source(ids: tuple[str, ...], resume: str | None) -> str:

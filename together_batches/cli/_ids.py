@@ -49,6 +49,13 @@ def ids_or_input(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(read_ids(sys.stdin.buffer)))
 
 
+def without(job_ids: Sequence[str], excepted: Sequence[str]) -> list[str]:
+    """Return the ids but those that are left out, which are ids or files that name some."""
+    left_out = Exceptions.read(excepted)
+    left_out.check(job_ids, "the ids")
+    return [job_id for job_id in job_ids if job_id.lower() not in left_out.ids]
+
+
 class Exceptions(NamedTuple):
     """The jobs that are left out: ids that were given, and those that files name. All are in lower case."""
 

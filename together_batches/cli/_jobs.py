@@ -102,62 +102,76 @@ class Chosen(NamedTuple):
         return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
 
 
-async def chosen_jobs(
-    batches: AsyncBatches,
-    *,
-    status: Sequence[str] = (),
-    models: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    endpoints: Sequence[str] = (),
-    input_files: Sequence[str] = (),
-    created_before: Sequence[timedelta] = (),
-    created_after: Sequence[timedelta] = (),
-    excepted: Sequence[str] = (),
-    finished: bool = False,
-) -> Chosen:
-    """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
+class Filter(NamedTuple):
+    """The filters of :func:`filter_options`; ages are measured by the service's clock."""
 
-    Ages are measured by the service's clock. A model or label of no job at all, and an id to leave out that no job
-    has, raise :class:`CommandError`: they are more likely misspelt, and the choice would be another than the one that
-    is meant.
-    """
-    from together_batches._jobs.job_filter import JobList
+    left_out: Exceptions
+    status: Sequence[str] = ()
+    models: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    endpoints: Sequence[str] = ()
+    input_files: Sequence[str] = ()
+    created_before: Sequence[timedelta] = ()
+    created_after: Sequence[timedelta] = ()
 
-    left_out = Exceptions.read(excepted)
-    found = await batches.list(
-        status=status or None,
-        created_before=max(created_before, default=None),
-        created_after=min(created_after, default=None),
-    )
-    listed = cast("JobList", found)
-    labels_there: Labels = labels_of((job.id for job in listed), needed=True) if labels else {}
-    if models or labels or left_out.ids:
-        known_models = {job.model_id for job in listed}
-        known_labels = {*chain(*labels_there.values())}
-        known_ids = {job.id.lower() for job in listed}
-        if not (
-            known_models.issuperset(models) and known_labels.issuperset(labels) and known_ids.issuperset(left_out.ids)
-        ):
-            account = await batches.list()
-            if account:
-                _check("model", models, (job.model_id for job in account if job.model_id))
-                _check("label", labels, chain(*labels_of(job.id for job in account).values()))
-            left_out.check(job.id for job in account)
-    jobs = [
-        job
-        for job in listed
-        if (status or finished or not job.is_terminal)
-        and (not endpoints or job.endpoint in endpoints)
-        and (not input_files or job.input_file_id in input_files)
-        and job.id.lower() not in left_out.ids
-        and (not labels or not {*labels}.isdisjoint(labels_there.get(job.id, ())))
-    ]
-    nameless = [job for job in jobs if job.model_id is None] if models else []
-    return Chosen(JobList((job for job in jobs if not models or job.model_id in models), listed.seen_at), nameless)
+    @classmethod
+    def of(cls, *, excepted: Sequence[str] = (), **options: Any) -> Filter:
+        """Return the filters among the options of a command."""
+        return cls(Exceptions.read(excepted), **options)
+
+    def check(self, account: Sequence[BatchJob]) -> None:
+        """Raise :class:`CommandError` for a model or label of no job at all, or an id to leave out that no job has.
+
+        They are more likely misspelt, and the choice would be another than the one that is meant.
+        """
+        if account:
+            _check("model", self.models, (job.model_id for job in account if job.model_id))
+            _check("label", self.labels, chain(*self._labels(account).values()))
+        self.left_out.check(job.id for job in account)
+
+    def choose(self, account: JobList, *, finished: bool = False) -> Chosen:
+        """Return the jobs that match: only unfinished ones, unless a status or ``finished`` is given."""
+        from together_batches._jobs.job_filter import JobList, Selection
+
+        listed = Selection.of(
+            status=self.status or None,
+            model_id=None,
+            endpoint=None,
+            input_file_id=None,
+            created_before=max(self.created_before, default=None),
+            created_after=min(self.created_after, default=None),
+        ).choose(account, account.seen_at or datetime.now(UTC))
+        labels = self._labels(listed)
+        jobs = [
+            job
+            for job in listed
+            if (self.status or finished or not job.is_terminal)
+            and (not self.endpoints or job.endpoint in self.endpoints)
+            and (not self.input_files or job.input_file_id in self.input_files)
+            and job.id.lower() not in self.left_out.ids
+            and (not self.labels or not {*self.labels}.isdisjoint(labels.get(job.id, ())))
+        ]
+        if not self.models:
+            return Chosen(JobList(jobs, listed.seen_at), [])
+        named = JobList((job for job in jobs if job.model_id in self.models), listed.seen_at)
+        return Chosen(named, [job for job in jobs if job.model_id is None])
+
+    def _labels(self, jobs: Iterable[BatchJob]) -> Labels:
+        return labels_of((job.id for job in jobs), needed=True) if self.labels else {}
+
+
+async def chosen_jobs(batches: AsyncBatches, *, finished: bool = False, **options: Any) -> Chosen:
+    """Return the jobs that match the filters among the options of a command."""
+    chosen = Filter.of(**options)
+    account = cast("JobList", await batches.list())
+    chosen.check(account)
+    return chosen.choose(account, finished=finished)
 
 
 def _check(noun: str, wanted: Sequence[str], those_of_jobs: Iterable[str]) -> None:
     """Raise :class:`CommandError` with the models or labels that there are, if no job has one of the wanted ones."""
+    if not wanted:
+        return
     counts = Counter(those_of_jobs)
     unknown = [name for name in wanted if name not in counts]
     if not unknown:
@@ -240,9 +254,9 @@ _COUNTED = ("model", "status", "endpoint", "input_file", "error", "labels")
     f"print how many jobs there are by these, with commas between them: {', '.join(_COUNTED)}",
     type=names_of(_COUNTED),
 )
+@option("--watch", "watch the jobs instead, those that have not finished without --status: see watch --help")
 @service_options
-@in_loop
-async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options: Any) -> Exit:
+def list_jobs(common: Common, count_by: tuple[str, ...] | None, watch: bool, **options: Any) -> Exit:
     """List jobs, newest first: as a table on a terminal, with tabs between the columns
     elsewhere. Of failed jobs that are chosen by --status, a table shows the reason.
 
@@ -252,12 +266,25 @@ async def list_jobs(common: Common, count_by: tuple[str, ...] | None, **options:
       together-batches list --count-by model,status
       together-batches list --label nightly          the jobs that you labelled so
       together-batches list --columns id,age --sort -age --limit 10
+      together-batches list --watch --model M       the table of watch
       together-batches list --json | together-batches cancel - --dry-run
     """
     view = View.of(options, json=common.json)
+    if watch and (count_by or view != View()):
+        message = "--watch has columns and an order of its own; leave out --columns, --sort, --limit and the like"
+        raise CommandError(message)
     if count_by and (view.columns or view.sort):
         message = "--count-by has columns and an order of its own; leave out --columns and --sort"
         raise CommandError(message)
+    if watch:
+        from together_batches.cli._watch import watch_jobs
+
+        return watch_jobs(common, **options)
+    return _list(common, count_by, view, **options)
+
+
+@in_loop
+async def _list(common: Common, count_by: tuple[str, ...] | None, view: View, **options: Any) -> Exit:
     async with connected(common) as batches:
         jobs, _ = chosen = await chosen_jobs(batches, finished=True, **options)
     if note := chosen.note():

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from together_batches.cli._exits import CommandError, Exit, Interrupted
-from together_batches.cli._text import escape, is_open, is_terminal
+from together_batches.cli._text import is_open, is_terminal, print_err
 from together_batches.config import Config, RetryPolicy, Timeout
 from together_batches.errors import BatchesError, UsageError
 
@@ -221,9 +221,15 @@ def _credentials(common: Common) -> tuple[Secret | None, str | None]:
         raise Interrupted from None
 
 
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return escape(super().format(record))
+class _LogHandler(logging.Handler):
+    """A handler for standard error as it is at each line: a live table is drawn below what is printed there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the line."""
+        try:
+            print_err(self.format(record))
+        except Exception:  # noqa: BLE001  # as the handlers of the standard library do
+            self.handleError(record)
 
 
 @contextmanager
@@ -232,8 +238,8 @@ def _log(*, verbose: bool, quiet: bool) -> Generator[None]:
         yield
         return
     logger = logging.getLogger("together_batches")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
+    handler = _LogHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)

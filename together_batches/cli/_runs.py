@@ -24,6 +24,7 @@ from together_batches.cli._text import (
     plain,
     print_err,
     print_lines,
+    rich_console,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _print(view: RunView) -> None:
         print_lines(_lines(view))
         print_err(_summary(view))
         return
-    console = _console()
+    console = rich_console()
     console.print(_drawn(view, console, most_lanes=_MOST_LANES))
 
 
@@ -138,17 +139,11 @@ def _print_changes(views: Iterator[RunView]) -> None:
 def _redraw(views: Iterator[RunView]) -> None:
     from rich.live import Live
 
-    console = _console()
+    console = rich_console()
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         for view in views:
             lanes = max(console.height - _OTHER_LINES, 1)
             live.update(_drawn(view, console, most_lanes=lanes), refresh=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, markup=False)
 
 
 def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:

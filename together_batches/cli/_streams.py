@@ -187,6 +187,12 @@ def _may_wait(stream: TextIO | None) -> TypeGuard[io.TextIOWrapper]:
         return False
 
 
+def is_behind(stream: TextIO) -> bool:
+    """Return whether a stream of :func:`unblocked_streams` has bytes that its reader has not taken yet."""
+    raw = getattr(stream, "buffer", None)
+    return isinstance(raw, Unblocked) and raw.waiting > 0
+
+
 class Printer:
     """A printer that flushes each line, so that a reader sees it at once."""
 

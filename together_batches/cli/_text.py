@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import TextIO
 
+    from rich.console import Console
+
 __all__ = [
     "PROGRAM",
     "as_json",
@@ -32,6 +34,7 @@ __all__ = [
     "print_err",
     "print_error",
     "print_lines",
+    "rich_console",
     "terminal",
 ]
 
@@ -143,3 +146,10 @@ def can_redraw(stream: TextIO | None) -> bool:
     """Return whether a line may be overwritten: on a capable terminal that is not a build server's."""
     capable = os.environ.get("TERM") not in {"dumb", "unknown"} and not os.environ.get("CI")
     return capable and is_terminal(stream)
+
+
+def rich_console() -> Console:
+    """Return a console for drawings on standard output, which styles no text of its own accord."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False)

@@ -29,6 +29,8 @@ from together_batches.errors import AuthenticationError, BatchesError, UsageErro
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
 
@@ -52,7 +54,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
         print_err("standard input has no ids; there is nothing to wait for")
         return Exit.DONE
     finished: list[BatchJob] = []
-    with last_words(lambda: f"{_summary(finished, job_ids)}; the jobs were left alone"):
+    with last_words(lambda: f"{summary(finished, len(job_ids))}; the jobs were left alone"):
         return _wait(common, job_ids, patience, finished)
 
 
@@ -78,13 +80,19 @@ async def _wait(common: Common, ids: list[str], patience: float, finished: list[
             errors = [error]
         except ExceptionGroup as several:
             errors = list(cast("ExceptionGroup[BatchesError]", several).exceptions)  # type: ignore[arg-type]
+    code = concluded(common, finished, errors, len(ids), time.monotonic() - began)
+    return Exit.TIMED_OUT if timed_out else code
+
+
+def concluded(
+    common: Common, finished: Sequence[BatchJob], errors: Sequence[BatchesError], total: int, seconds: float
+) -> Exit:
+    """Print the errors and the summary of a wait for so many jobs, and return its exit code."""
     for each in errors:
         print_error(str(each))
-    common.note(f"{_summary(finished, ids)}; took {time.monotonic() - began:.1f} s")
-    if timed_out:
-        return Exit.TIMED_OUT
+    common.note(f"{summary(finished, total)}; took {seconds:.1f} s")
     if errors:
-        return code_of_many(errors, len(ids))
+        return code_of_many(errors, total)
     return Exit.DONE if all(map(_completed, finished)) else Exit.ENDED_BADLY
 
 
@@ -112,9 +120,9 @@ def _completed(job: BatchJob) -> bool:
     return job.status == BatchJobStatus.COMPLETED
 
 
-def _summary(finished: list[BatchJob], ids: list[str]) -> str:
-    """Return the number of jobs that have finished, by status."""
-    text = f"{format_count(len(finished))} of {count_of(len(ids), 'job')} finished"
+def summary(finished: Sequence[BatchJob], total: int) -> str:
+    """Return how many of the jobs have finished, by status."""
+    text = f"{format_count(len(finished))} of {count_of(total, 'job')} finished"
     return f"{text}: {by_status(finished)}" if finished else text
 
 

@@ -1,0 +1,258 @@
+"""The command ``watch``, and ``list --watch``."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches._jobs import awaited_job
+from together_batches.cli import _watch
+from together_batches.emulator import Emulator, Fault, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cli.conftest import Ran
+
+    Run = Callable[..., Ran]
+
+SOON = ("--poll-interval", "0.01")
+
+
+@pytest.fixture
+def later() -> list[Fault]:
+    """Return faults that begin after the first look."""
+    return []
+
+
+@pytest.fixture
+def swift(monkeypatch: pytest.MonkeyPatch, later: list[Fault]) -> Iterator[Emulator]:
+    """Run an emulator whose jobs run for a tenth of a second."""
+    monkeypatch.setattr(_watch, "_FRAME_SECONDS", 0.01)
+    monkeypatch.setattr(_watch, "_REST", 0)
+    monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
+
+    def note(_: object) -> None:
+        while later:
+            emulator.fail(later.pop())
+
+    emulator = Emulator(timing=Timing(validating=0.03, running=0.1), on_request=note)
+    with emulator.running_in_thread():
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        yield emulator
+
+
+def test_lines_elsewhere(run: Run, swift: Emulator) -> None:
+    """Without a terminal a job is a line at first, and with each tenth of its progress; then a summary follows."""
+    job_id = swift.add_job()
+    ran = run("watch", job_id, *SOON)
+    assert ran.code == 0
+    rows = [line.split("\t") for line in ran.lines]
+    assert {(row[0], len(row)) for row in rows} == {(job_id, 9)}
+    assert [row[1] for row in rows][-2:] == ["IN_PROGRESS", "COMPLETED"]
+    assert len({int(float(row[2])) // 10 for row in rows}) == len(rows)
+    assert ran.err.startswith("1 of 1 job finished: 1 COMPLETED; took ")
+
+
+def test_filters(run: Run, swift: Emulator) -> None:
+    """Without ids, all unfinished jobs are watched, or those that match, with one list for each look."""
+    ended = swift.add_job(status="FAILED")
+    ids = [swift.add_job(model_id=f"m/{number % 2}") for number in range(4)]
+    assert {line.split("\t")[0] for line in run("watch", "--model", "m/1", *SOON).lines} == {ids[1], ids[3]}
+    assert swift.count("retrieve") == 0
+    more = swift.add_job()
+    assert {line.split("\t")[0] for line in run("watch", *SOON).lines} == {more}
+    ran = run("watch", "--status", "FAILED")
+    assert (ran.code, [line.split("\t")[0] for line in ran.lines]) == (7, [ended])
+    assert run("watch") == (0, "", "no job matches\n")
+
+
+def test_jobs_that_come_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With filters, jobs that match later are watched, too, and to their ends, although they match no longer."""
+    added: list[str] = []
+
+    def add(_: object) -> None:
+        if len(added) < 3:
+            added.append(emulator.add_job())
+
+    timing = Timing(running=0.1)
+    with Emulator(timing=timing, on_request=add).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        first = emulator.add_job()
+        ran = run("watch", "--status", "IN_PROGRESS", *SOON)
+    assert ran.code == 0
+    done = {line.split("\t")[0] for line in ran.lines if "\tCOMPLETED\t" in line}
+    assert done == {first, *added}
+
+
+def test_a_status_that_is_new_to_this_version(run: Run, emulator: Emulator) -> None:
+    """Jobs of an unknown status are watched on when none has it any more; one that no job ever had is an error."""
+    emulator.add_job(status="IN_PROGRESS", ends_as="IN_PROGRESS")
+    assert run("watch", "--status", "open").code == 2
+
+
+def test_json(run: Run, swift: Emulator) -> None:
+    """--json prints each change as the job with what is known of its movement, an object a line."""
+    job_id = swift.add_job()
+    first, *_, last = map(json.loads, run("watch", job_id, "--json", *SOON).lines)
+    assert (first["id"], first["status"], last["status"]) == (job_id, "IN_PROGRESS", "COMPLETED")
+    assert first["watch"].keys() >= {"seconds_without_movement", "is_stuck"}
+    assert last["watch"] == {"is_stuck": False}
+
+
+def test_stuck(run: Run, emulator: Emulator) -> None:
+    """A job that has not moved for so long is marked, and printed again when that happens."""
+    old = emulator.add_job(status="VALIDATING", ends_as="VALIDATING", age_seconds=3_700)
+    young = emulator.add_job(ends_as="IN_PROGRESS", progress=40)
+    ran = run("watch", *SOON, "--timeout", "0.3", "--stuck-after", "0.1s")
+    stuck = [(row[0], row[4]) for row in (line.split("\t") for line in ran.lines)]
+    assert sorted(stuck) == sorted([(old, "1h1m"), (young, "-"), (young, "0s")])
+    assert {"-"} == {
+        line.split("\t")[4] for line in run("watch", old, "--stuck-after", "2h", "--timeout", "0.1").lines
+    }
+    assert run("watch", "--stuck-after", "30").code == 2
+
+
+def test_on_a_terminal(
+    run: Run, swift: Emulator, on_terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal shows one table, which is drawn again; its last state stays."""
+    ids = [swift.add_job() for _ in range(2)]
+    on_terminal("stdout")
+    monkeypatch.setenv("COLUMNS", "160")
+    ran = run("watch", *ids)
+    frames = re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", ran.out)
+    assert frames.count("ID  ") >= 2
+    *_, first, second, summary = frames.rstrip().split("\n")
+    assert {first.split()[0], second.split()[0]} == set(ids)
+    assert first.split()[1:4] == ["COMPLETED", "100", "%"]
+    assert summary.startswith("2 of 2 jobs finished: 2 COMPLETED; ")
+    assert ran.err.startswith("2 of 2 jobs finished: 2 COMPLETED; took ")
+
+
+def test_warnings_appear_above_the_table(
+    run: Run, swift: Emulator, later: list[Fault], on_terminal: Callable[..., None]
+) -> None:
+    """What is logged while the table is drawn appears above it."""
+    swift.add_job()
+    later.append(Fault(on="list", status=503, times=2))
+    on_terminal("stdout", "stderr")
+    ran = run("watch", "--verbose")
+    assert "attempt 2 failed" in ran.out
+    assert "503" not in ran.err
+
+
+def test_an_outage(run: Run, swift: Emulator, later: list[Fault]) -> None:
+    """An outage is named once, and the watch goes on; a first look without an answer ends it."""
+    job_id = swift.add_job()
+    later.append(Fault(on="list", status=503, times=9))
+    ran = run("watch", *SOON)
+    assert ran.code == 0
+    assert len(re.findall("^no answer since [0-9:]+ UTC: the service answered 503", ran.err, re.MULTILINE)) == 1
+    assert f"{job_id}\tCOMPLETED" in ran.out
+    swift.fail(Fault(status=503, times=None))
+    assert run("watch").code == 1
+    assert run("watch", "nowhere").code == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_key_that_is_refused(run: Run, swift: Emulator, later: list[Fault], status: int, chosen: bool) -> None:
+    """A refused key ends the watch, also in the middle."""
+    job_id = swift.add_job(ends_as="IN_PROGRESS")
+    later.append(Fault(status=status, times=None))
+    assert run("watch", *([job_id] if chosen else []), *SOON).code == 3
+
+
+def test_a_list_that_lags(run: Run, swift: Emulator, later: list[Fault], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that the list does not show for a moment are read by their ids, and only a few of them."""
+    monkeypatch.setattr(_watch, "_MOST_ABSENT", 2)
+    for _ in range(5):
+        swift.add_job()
+    later.append(Fault(on="list", body=b"[]"))
+    ran = run("watch", *SOON)
+    assert ran.code == 0
+    assert ran.err.startswith("5 of 5 jobs finished: 5 COMPLETED; ")
+    assert swift.count("retrieve") == 2
+
+
+def test_jobs_that_cannot_be_read(run: Run, swift: Emulator, later: list[Fault]) -> None:
+    """Each is named at the end, after the others; a job that was seen is looked for as long as --patience says."""
+    job_id = swift.add_job()
+    ran = run("watch", "nowhere", job_id, *SOON)
+    assert ran.code == 5
+    assert ran.err.startswith("together-batches: error: the service answered 404")
+    assert "1 of 2 jobs finished: 1 COMPLETED" in ran.err
+    lost = swift.add_job(ends_as="IN_PROGRESS")
+    later += [Fault(on="retrieve", status=404, times=3), Fault(on="list", body=b"[]", times=2)]
+    ran = run("watch", lost, *SOON, "--patience", "0.05")
+    assert (ran.code, swift.count("list")) == (4, 2)
+    assert "0.05 s" in ran.err
+
+
+def test_a_job_that_only_the_list_shows(run: Run, swift: Emulator, later: list[Fault]) -> None:
+    """A job that was seen exists as long as its id or the list shows it."""
+    job_id = swift.add_job()
+    later.append(Fault(on="retrieve", status=404, times=None))
+    assert run("watch", job_id, *SOON, "--patience", "0").code == 0
+
+
+def test_too_long(run: Run, emulator: Emulator) -> None:
+    """The time limit ends the watch, and leaves the jobs alone."""
+    emulator.add_job(ends_as="IN_PROGRESS")
+    ran = run("watch", "--timeout", "0.2")
+    assert ran.code == 6
+    again = "the jobs were left alone, and the same command watches them again"
+    assert ran.err == f"together-batches: error: timed out after 0.2 s: 0 of 1 job finished; {again}\n"
+    assert emulator.count("cancel") == 0
+
+
+def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted watch leaves the jobs alone, and says how to go on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    emulator.add_job(ends_as="IN_PROGRESS")
+    monkeypatch.setattr(_watch._Watched, "pause", interrupt)
+    ran = run("watch")
+    assert ran.code == 130
+    assert ran.err.startswith("interrupted: 0 of 1 job finished; the jobs were left alone, and the same command ")
+
+
+def test_ids_and_filters(run: Run, swift: Emulator, feed: Callable[..., None]) -> None:
+    """Ids or filters choose the jobs; --except leaves some out of both, and - reads standard input."""
+    first, second = swift.add_job(), swift.add_job()
+    assert run("watch", first, "--model", "m").code == 2
+    feed(f"{first}\n{second}\n".encode())
+    assert {line.split("\t")[0] for line in run("watch", "-", "--except", first, *SOON).lines} == {second}
+    feed(b"")
+    assert run("watch", "-") == (0, "", "no ids are left; there is nothing to watch\n")
+    ran = run("watch", "--model", "nothing")
+    assert ran.code == 4
+    assert "no job has the model 'nothing'" in ran.err
+
+
+def test_list_watch(run: Run, swift: Emulator) -> None:
+    """`list --watch` is `watch` with the filters of list, and takes no view of its own."""
+    job_id = swift.add_job()
+    ran = run("list", "--watch", "--status", "IN_PROGRESS")
+    assert (ran.code, ran.lines[-1].split("\t")[:2]) == (0, [job_id, "COMPLETED"])
+    assert run("list", "--watch", "--columns", "id").code == 2
+
+
+def test_how_often(monkeypatch: pytest.MonkeyPatch, run: Run, swift: Emulator) -> None:
+    """Without an interval, young jobs are looked at soon, but never so often that it costs much CPU time."""
+    swift.add_job()
+    assert run("watch").code == 0
+    assert swift.count("list") > 3
+    monkeypatch.setattr(_watch, "_REST", 1e6)
+    swift.add_job()
+    before = swift.count("list")
+    assert run("watch", "--timeout", "0.3").code == 6
+    assert swift.count("list") == before + 1
