@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import attrs
 import click
@@ -89,9 +89,9 @@ def label_cells(labels: Labels, job_id: str) -> list[str | None]:
     return [", ".join(labels.get(job_id, ())) or None] if labels else []
 
 
-def labelled(value: object, labels: Sequence[str] | None) -> object:
-    """Return a value as plain data, with labels; the value itself if there are none."""
-    return {**plain(value), "labels": [*labels]} if labels else value
+def labelled(value: object, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return a value as plain data, with its labels if it has any."""
+    return {**plain(value), "labels": [*labels]} if labels else plain(value)
 
 
 # --- the file

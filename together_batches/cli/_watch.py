@@ -24,7 +24,6 @@ from together_batches.cli._text import (
     as_json,
     can_redraw,
     is_terminal,
-    plain,
     print_err,
     rich_console,
     terminal,
@@ -387,4 +386,4 @@ async def _lines(common: Common) -> AsyncGenerator[Show]:
 
 
 def _as_json(moment: Moment, job: BatchJob) -> str:
-    return as_json({**plain(labelled(job, moment.labels.get(job.id))), "watch": moment.facts(job)})
+    return as_json({**labelled(job, moment.labels.get(job.id)), "watch": moment.facts(job)})
