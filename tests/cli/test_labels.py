@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ import pytest
 
 from together_batches._jobs import awaited_job
 from together_batches.cli import _labels
-from together_batches.cli._labels import keep_labels, labels_of
+from together_batches.cli._labels import Labeller, keep_labels, labels_of
 from together_batches.cli._places import data_directory, locked
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cli.conftest import Ran
@@ -390,6 +391,29 @@ def test_a_full_disk(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         patched.setattr(_labels, "created", full)
         ran = run("label", "b", "--label", "y" * 20)
     assert (ran.code, file.read_bytes()) == (1, before)
+
+
+def test_a_run_beside_a_lock_that_is_held(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that a run creates while the lock is held are labelled together, so the run waits for it once or twice."""
+    tries: list[list[str]] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def keep(job_ids: list[str], labels: Sequence[str]) -> None:
+        tries.append(job_ids)
+        begun.set()
+        may_end.wait(10)
+        keep_labels(job_ids, labels)
+
+    monkeypatch.setattr(_labels, "keep_labels", keep)
+    ids = [f"job-{number}" for number in range(100)]
+    with Labeller(["x"], file.parent) as labeller:
+        labeller.add([ids[0]])
+        assert begun.wait(10)
+        for job_id in ids[1:]:
+            labeller.add([job_id])
+        may_end.set()
+    assert tries == [ids[:1], ids[1:]]
+    assert len(labels_of(ids)) == 100
 
 
 def test_old_lines(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
