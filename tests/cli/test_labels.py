@@ -254,7 +254,12 @@ def test_failures_of_a_large_cancel(run: Run, jobs: tuple[str, str, str], on_ter
 
 
 def test_runs_show(
-    run: Run, emulator: Emulator, requests: str, tmp_path: Path, on_terminal: Callable[..., None]
+    run: Run,
+    emulator: Emulator,
+    requests: str,
+    tmp_path: Path,
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`runs show` has the labels of the jobs at the end of its lines, in its JSON, and above its picture."""
     argv = ("run", requests, "-o", str(tmp_path / "out.jsonl"), "--max-rows-per-job", "1", "--poll-interval", "0.01")
@@ -267,6 +272,8 @@ def test_runs_show(
     assert sorted(attempt.get("labels", []) for attempt in attempts) == [[], ["nightly"]]
     on_terminal("stdout")
     assert run(*show).lines[0] == "labels: nightly"
+    monkeypatch.setenv("COLUMNS", "12")
+    assert run(*show).lines[0] == "labels: nig…"
 
 
 # --- the file
