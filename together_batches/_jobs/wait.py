@@ -201,7 +201,7 @@ class Wait:
             await self._find_in_list()
         if self._failures:
             _log.warning(
-                "%d of %d jobs could not be looked at, and will be again: %s",
+                "%d of %d jobs could not be read, and will be read again: %s",
                 self._failures,
                 len(names),
                 self._failure,
@@ -339,7 +339,7 @@ class Wait:
             return
         self._absence = error
         _log.warning(
-            "job %s is absent (%s); it is looked for again in %g s",
+            "job %s is absent (%s); it is read again in %g s",
             name,
             error,
             pause,
@@ -378,7 +378,7 @@ class Wait:
         """Return the part of the message that names a current outage."""
         if self._no_answer_since is None:
             return ""
-        return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"; the service has not answered successfully since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
     def _refused(self) -> Exception:
         """Return the error for jobs that could not be followed: a single error, or a group."""

@@ -207,7 +207,7 @@ class _Reading:
                 )
             message = (
                 f"{self._source}: {count_of(self.bad, 'bad line')} ({few}); the first: "
-                f"{problems[0]}; mend them, or have them set aside with skip_invalid"
+                f"{problems[0]}; fix them, or set them aside with skip_invalid"
             )
             raise ValidationError(message, problems=problems)
         shards = self._shards.finished(self._bytes)
