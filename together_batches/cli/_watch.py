@@ -16,7 +16,7 @@ from together_batches.cli._command import Common, command, option, patience_opti
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options
-from together_batches.cli._labels import labelled, labels_of
+from together_batches.cli._labels import labels_of
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, duration
 from together_batches.cli._streams import is_behind, printer
@@ -387,4 +387,5 @@ async def _lines(common: Common) -> AsyncGenerator[Show]:
 
 
 def _as_json(moment: Moment, job: BatchJob) -> str:
-    return as_json({**plain(labelled(job, moment.labels.get(job.id))), "watch": moment.facts(job)})
+    labels = moment.labels.get(job.id)
+    return as_json({**plain(job), **({"labels": [*labels]} if labels else {}), "watch": moment.facts(job)})
