@@ -523,7 +523,7 @@ def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -
         expected = [R.CANCELING] * 20 + [R.FAILED] * 10 + [R.NOT_ATTEMPTED] * 20
         assert [outcome.result for outcome in report] == expected
         assert {type(outcome.error) for outcome in report.failures} == {APITimeoutError}
-        assert "the 2.5 s given to this bulk cancel were over" in str(report.failures[0].error)
+        assert "timed out after 2.5 s, the limit of this bulk cancel" in str(report.failures[0].error)
         assert Counter(outcome.attempts for outcome in report) == {1: 30, 0: 20}
         assert [outcome.job_id for outcome in report] == names(50)
         assert sorted(outcome.job_id for outcome in noted) == sorted(names(50))

@@ -279,7 +279,7 @@ async def test_what_may_pass_is_ridden_out(trouble: BatchesError, caplog: pytest
     service = Service(a=[(0, "IN_PROGRESS"), (10, trouble), (2 * HOUR, "COMPLETED")])
     assert (await wait(service)).status == BatchJobStatus.COMPLETED
     assert ("together_batches", logging.WARNING) in {record[:2] for record in caplog.record_tuples}
-    assert "1 of 1 jobs could not be looked at, and will be again: " in caplog.messages[0]
+    assert "1 of 1 jobs could not be read, and will be read again: " in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ async def test_the_end_of_the_time() -> None:
         await wait(service, timeout=600)
     assert str(raised.value) == (
         "timed out after 600 s, and 1 job was still pending; left alone: a was IN_PROGRESS at 37.25 %"
-        "; the service has given no good answer since 2026-09-14 12:00:00 UTC"
+        "; the service has not answered successfully since 2026-09-14 12:00:00 UTC"
     )
     assert raised.value.jobs == (BatchJob(id="a", status=BatchJobStatus.IN_PROGRESS, progress=37.25),)
     assert TROUBLE is raised.value.__cause__
@@ -398,7 +398,7 @@ async def test_a_404_of_a_known_job_passes(known: str, caplog: pytest.LogCapture
     looks = [0, 2, 3, 5, 9, 17, 33] if seen else [0, 1, 3, 7, 15, 31]
     assert looks == service.times
     assert service.listed == looks[seen:-1]
-    assert "job a is absent (the service answered 404: no such job); it is looked for again in 1 s" in caplog.messages
+    assert "job a is absent (the service answered 404: no such job); it is read again in 1 s" in caplog.messages
 
 
 @without_wires

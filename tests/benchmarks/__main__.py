@@ -24,6 +24,7 @@ from tests.benchmarks import (
     sync_call,
     transfer,
     validate,
+    watch,
 )
 from tests.benchmarks._measure import Case, Plan, Samples
 
@@ -54,6 +55,7 @@ CASES: dict[str, Case] = {
         runs.ARRANGE,
         runs.RUN,
         parquet.CASE,
+        watch.CASE,
     )
 }
 

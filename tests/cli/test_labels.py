@@ -202,18 +202,6 @@ def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
     assert run("wait", ids[0]).lines[0].split() == [ids[0], "COMPLETED", "a"]
 
 
-def test_watch(run: Run, emulator: Emulator) -> None:
-    """`watch` chooses by label, and has a last column of labels."""
-    ids = [emulator.add_job(status="COMPLETED") for _ in range(2)]
-    run("label", ids[0], "--label", "a")
-    argv = ("watch", "--status", "COMPLETED")
-    assert {line.split("\t")[9] for line in run(*argv).lines} == {"a", "-"}
-    assert [line.split("\t")[0] for line in run(*argv, "--label", "a").lines] == [ids[0]]
-    shown = {job["id"]: job.get("labels") for job in map(json.loads, run("watch", *ids, "--json").lines)}
-    assert shown == {ids[0]: ["a"], ids[1]: None}
-    assert run(*argv, "--except", ids[0]).out.count("\t") == 8
-
-
 def test_what_would_be_cancelled(run: Run, jobs: tuple[str, str, str], on_terminal: Callable[..., None]) -> None:
     """A dry run shows labels on a terminal and in JSON, and has ids alone in a pipe; labels are counted beside."""
     ran = run("cancel", "--label", "b", "--dry-run")

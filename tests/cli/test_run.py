@@ -166,7 +166,7 @@ def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], he
     feed(content + content)
     ran = run("run", "-", "-o", "answers.jsonl", *OFTEN)
     assert ran.code == 1
-    assert "what is read now is not what the run in answers.jsonl.run was begun with" in ran.err
+    assert "what is read now is not what the run in answers.jsonl.run began with" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,8 @@ def test_a_warning_is_shown(run: Run, emulator: Emulator) -> None:
     """A warning is shown unless --quiet is given."""
     emulator.fail(Fault(on="retrieve", status=503, times=6))
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
-    assert "1 of 1 jobs could not be looked at, and will be again" in run("wait", job_id, "--timeout", "0.2").err
-    assert "could not be looked at" not in run("wait", job_id, "--quiet", "--timeout", "0.2").err
+    assert "1 of 1 jobs could not be read, and will be read again" in run("wait", job_id, "--timeout", "0.2").err
+    assert "could not be read" not in run("wait", job_id, "--quiet", "--timeout", "0.2").err
 
 
 def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

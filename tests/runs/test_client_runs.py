@@ -170,21 +170,21 @@ async def test_a_finished_run_whose_results_are_gone(
 
 
 async def test_a_run_with_another_schema(run: Runner) -> None:
-    """A run goes on with the schema that it was begun with, and refuses another, none, and one that it had not."""
+    """A run resumes with the schema that it began with, and refuses another, none, and one that it had not."""
     _fates(run)
     with pytest.raises(UsageError, match="retry_invalid needs a schema"):
         await run(retry_invalid=True)
     with pytest.raises(UsageError, match="a schema is for answers of /v1/chat/completions"):
         await run(schema=City, endpoint="/v1/audio/transcriptions")
     await run(schema=City)
-    with pytest.raises(RunChangedError, match="was begun with another schema, and is to go on with this one"):
+    with pytest.raises(RunChangedError, match="began with another schema"):
         await run(schema=_Other)
-    with pytest.raises(RunChangedError, match="was begun with a schema, and is to go on without one"):
+    with pytest.raises(RunChangedError, match="began with a schema, and this call has none"):
         await run()
     shutil.rmtree(run.directory)
     run.output.unlink()
     await run()
-    with pytest.raises(RunChangedError, match="was begun without a schema, and is to go on with one"):
+    with pytest.raises(RunChangedError, match="began without a schema, and this call has one"):
         await run(schema=City)
 
 
@@ -641,17 +641,17 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
     await _stopped(run, RunEventKind.CREATED)
     content = run.source.read_bytes()
     run.source.write_bytes(content.replace(b"row-9", b"row-8"))
-    with pytest.raises(RunChangedError, match=r"in.jsonl is not what .* was begun with \(its bytes differ\): put"):
+    with pytest.raises(RunChangedError, match=r"in.jsonl is not what .* began with \(its bytes differ\): put"):
         await run()
     run.source.write_bytes(content + content)
     with pytest.raises(RunChangedError, match=r"it has [\d ]+ bytes, and had"):
         await run()
     run.source.write_bytes(content)
-    with pytest.raises(RunChangedError, match="was begun with model_id=None, and is to go on with model_id='m'"):
+    with pytest.raises(RunChangedError, match="began with model_id=None, and this call has model_id='m'"):
         await run(model_id="m")
     with pytest.raises(RunChangedError, match="endpoint="):
         await run(endpoint="/v1/audio/translations")
-    with pytest.raises(RunChangedError, match=r"was begun from a file, in\.jsonl: pass its path"):
+    with pytest.raises(RunChangedError, match=r"began from a file, in\.jsonl: pass its path"):
         await run(source=requests())
     assert (await run()).ok
     assert len(emulator.jobs) == 4
@@ -671,9 +671,11 @@ async def test_requests_of_a_table(run: Runner) -> None:
         r"another max_tokens and another system": _table(max_tokens=3, system="Be brief."),
     }
     for difference, source in changed.items():
-        with pytest.raises(RunChangedError, match=rf"were made with {difference}: go on with the former, or begin"):
+        with pytest.raises(RunChangedError, match=rf"were made with {difference}: use the former, or begin"):
             await run(source=source)
-    with pytest.raises(RunChangedError, match="was begun with requests of a table, and these are not such"):
+    with pytest.raises(
+        RunChangedError, match="began with requests of a table, and this call has requests that are not"
+    ):
         await run(source=requests())
     assert (await run(source=_table())).ok
     assert [line["custom_id"] for line in run.lines] == IDS
@@ -709,7 +711,7 @@ async def test_a_table_that_cannot_be_used(run: Runner, emulator: Emulator) -> N
 async def test_requests_of_no_table_are_not_those_of_one(run: Runner) -> None:
     """A run that was begun with other requests does not go on with those of a table: they cannot be compared."""
     await _stopped(run, RunEventKind.CREATED, source=requests())
-    with pytest.raises(RunChangedError, match="was not begun with requests of a table, and these are such"):
+    with pytest.raises(RunChangedError, match="began with requests that are not of a table, and this call"):
         await run(source=_table())
 
 
@@ -794,7 +796,7 @@ async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
     report = await run(stop_after_rows=7)
     assert str(report).startswith("6 answered, 4 not sent; 2 jobs")
     assert (report.complete, report.output, report.ok) == (False, None, False)
-    assert report.stopped == "6 rows were sent, the next job has 3, and it was to stop after 7"
+    assert report.stopped == "6 rows were sent, the next job has 3, and the limit is 7"
     assert RunEventKind.STOPPED in run.kinds
     assert not run.output.exists()
     report = await run(stop_after_rows=10)
@@ -805,7 +807,7 @@ async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
     """With a limit of tokens no job is created as soon as they are used."""
     report = await run(stop_after_tokens=10)
     assert (report.usage.total_tokens, report.not_sent, len(emulator.jobs)) == (18, 4, 2)
-    assert report.stopped == "18 tokens were used, and it was to stop after 10"
+    assert report.stopped == "18 tokens were used, and the limit is 10"
     assert (await run()).ok
 
 
@@ -1265,7 +1267,7 @@ async def test_a_budget_in_dollars(priced: Runner, emulator: Emulator) -> None:
     """No job is created once the tokens have cost so much; a call with more money goes on."""
     report = await priced(stop_after_cost=15, prices=PRICES)
     assert (report.succeeded, report.cost, _sent(emulator)) == (3, 15.0, [3])
-    assert report.stopped == "the tokens cost $15.00 at list prices, and it was to stop after $15.00"
+    assert report.stopped == "the tokens cost $15.00 at list prices, and the limit is $15.00"
     assert (await priced(stop_after_cost=45.1, prices=Price(1_000_000, 2_000_000))).cost == 50.0
 
 

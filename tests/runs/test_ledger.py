@@ -160,7 +160,7 @@ async def test_a_job_is_of_one_attempt(directory: Path) -> None:
         first = attrs.evolve(ATTEMPT, job_id="job-1")
         await ledger.save(first)
         with pytest.raises(
-            RunLedgerError, match="cannot be written: a job would be that of two attempts; look at the"
+            RunLedgerError, match="cannot be written: two attempts would have the same job; check the"
         ):
             await ledger.save(attrs.evolve(first, number=2))
         assert (await ledger.load()).attempts == (first,)
@@ -290,7 +290,7 @@ def test_a_disk_that_gets_full(tmp_path: Path, room: int) -> None:
         assert room > 25_000
     else:
         assert _names(tmp_path) == []
-        assert re.search(r"cannot be written: .*; (look at the disk|make room)", str(full))
+        assert re.search(r"cannot be written: .*; (check the disk|make room)", str(full))
         _ledger.create(tmp_path, RUN, shards)
     assert _ledger.read(tmp_path) == LedgerSnapshot(RUN, tuple(shards))
 
@@ -597,7 +597,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(RunLedgerError, match=r"cannot be written: .*Input/output error; look at the disk"):
+    with pytest.raises(RunLedgerError, match=r"cannot be written: .*Input/output error; check the disk"):
         _ledger.create(tmp_path, RUN, SHARDS)
     assert _names(tmp_path) == []
 

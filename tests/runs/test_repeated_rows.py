@@ -163,7 +163,7 @@ async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> No
 async def test_what_differs_from_the_beginning(run: Runner) -> None:
     """Another choice, or a changed file of the run, is refused with advice."""
     await run(source=_requests(), dedupe=True)
-    with pytest.raises(RunChangedError, match="was begun with dedupe=True, and is to go on with dedupe=False"):
+    with pytest.raises(RunChangedError, match="began with dedupe=True, and this call has dedupe=False"):
         await run(source=_requests())
     for name in ("sent.jsonl", "rows.jsonl"):
         path = run.directory / name

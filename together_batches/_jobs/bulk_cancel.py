@@ -299,7 +299,9 @@ async def cancel_many(
     except TimeoutError:
         if not limit.expired():
             raise  # raised by the caller's own timeout
-        pool.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
+        pool.give_up(
+            APITimeoutError(f"timed out after {timeout:g} s, the limit of this bulk cancel", request_sent=True)
+        )
     return outcomes.report()
 
 

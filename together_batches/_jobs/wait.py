@@ -201,7 +201,7 @@ class Wait:
             await self._find_in_list()
         if self._failures:
             _log.warning(
-                "%d of %d jobs could not be looked at, and will be again: %s",
+                "%d of %d jobs could not be read, and will be read again: %s",
                 self._failures,
                 len(names),
                 self._failure,
@@ -252,30 +252,42 @@ class Wait:
         if entry.ended_despite(found):
             found = entry.job  # only its files are awaited
         if isinstance(found, BatchJob):
-            self._failures_in_a_row = 0
-            self._no_answer_since = None
-            if entry.take(found, now, self.api.now()):
-                self.api.seen(entry.job)
-                self._report(entry.job)
-            if found.is_terminal:
-                if not self._is_held(name, entry):
-                    self._remove(name)
-                    self._ready.put(entry.job)
-                return
+            is_left = self._take_job(name, entry, found, now)
         else:
-            found.__traceback__ = None  # the traceback would keep its frames alive as long as the error
-            if isinstance(found, AuthenticationError):
-                raise found  # every other call will be refused, too
-            if isinstance(found, NotFoundError) and entry.exists:
-                self._absent.append((name, found))
-                return
-            if not found.is_transient:
-                self._refuse(name, found)
-                return
-            self._failure = found
-            self._no_answer_since = self._no_answer_since or self.api.now()
-            self._failures += 1
-            self._failures_in_a_row += 1
+            is_left = self._take_error(name, entry, found)
+        if is_left:
+            self._read_again(name, entry, now)
+
+    def _take_job(self, name: str, entry: AwaitedJob, found: BatchJob, now: float) -> bool:
+        """Record the state of a job, and return whether it is to be read again at its interval."""
+        self._failures_in_a_row = 0
+        self._no_answer_since = None
+        if entry.take(found, now, self.api.now()):
+            self.api.seen(entry.job)
+            self._report(entry.job)
+        if found.is_terminal and not self._is_held(name, entry):
+            self._remove(name)
+            self._ready.put(entry.job)
+        return not found.is_terminal
+
+    def _take_error(self, name: str, entry: AwaitedJob, error: APIError) -> bool:
+        """Record that a job could not be read, and return whether it is to be read again at its interval."""
+        error.__traceback__ = None  # the traceback would keep its frames alive as long as the error
+        if isinstance(error, AuthenticationError):
+            raise error  # every other call will be refused, too
+        if isinstance(error, NotFoundError) and entry.exists:
+            self._absent.append((name, error))
+            return False
+        if not error.is_transient:
+            self._refuse(name, error)
+            return False
+        self._failure = error
+        self._no_answer_since = self._no_answer_since or self.api.now()
+        self._failures += 1
+        self._failures_in_a_row += 1
+        return True
+
+    def _read_again(self, name: str, entry: AwaitedJob, now: float) -> None:
         interval = self.poll_interval or self._spread * entry.interval(now)
         self._poller.schedule(name, interval, early=_EARLY * interval)
         quiet_hours = entry.quiet_hours(now)
@@ -327,7 +339,7 @@ class Wait:
             return
         self._absence = error
         _log.warning(
-            "job %s is absent (%s); it is looked for again in %g s",
+            "job %s is absent (%s); it is read again in %g s",
             name,
             error,
             pause,
@@ -366,7 +378,7 @@ class Wait:
         """Return the part of the message that names a current outage."""
         if self._no_answer_since is None:
             return ""
-        return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"; the service has not answered successfully since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
     def _refused(self) -> Exception:
         """Return the error for jobs that could not be followed: a single error, or a group."""

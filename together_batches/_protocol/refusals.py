@@ -118,17 +118,7 @@ def _error_details(body: object) -> tuple[str, str | None]:
     or HTML (the edge), XML (the storage), or an empty body.
     """
     if isinstance(body, str):
-        body = body[:_PAGE_CHARACTERS]
-        if re.match(r"\s*<(\?xml|Error>)", body):  # from a storage
-            parts = [re.search(rf"<{name}>([^<]+)</{name}>", body) for name in ("Code", "Message", "RequestId")]
-            import html  # imported here because nothing else in this package needs it
-
-            code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
-            if code or why:
-                return ": ".join(part for part in (code, why) if part)[:300], request or None
-        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        text = title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
-        return " ".join(text.split())[:300], None
+        return _details_of_page(body[:_PAGE_CHARACTERS])
     if not isinstance(body, dict):
         return "", None
     said = cast("dict[str, object]", body)
@@ -149,3 +139,17 @@ def _error_details(body: object) -> tuple[str, str | None]:
         message if isinstance(message, str) else "",
         request_id if isinstance(request_id, str) and request_id else None,
     )
+
+
+def _details_of_page(page: str) -> tuple[str, str | None]:
+    """Return the same for a body that is text: XML, HTML, or anything else."""
+    if re.match(r"\s*<(\?xml|Error>)", page):  # from a storage
+        parts = [re.search(rf"<{name}>([^<]+)</{name}>", page) for name in ("Code", "Message", "RequestId")]
+        import html  # imported here because nothing else in this package needs it
+
+        code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
+        if code or why:
+            return ": ".join(part for part in (code, why) if part)[:300], request or None
+    title = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
+    text = title.group(1) if title else re.sub(r"<[^>]*>", " ", page)
+    return " ".join(text.split())[:300], None

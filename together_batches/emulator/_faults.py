@@ -56,51 +56,37 @@ class Fault:
     drip: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        for wrong, sentence in self._objections():
-            if wrong:
+        for sentence, is_so in self._objections().items():
+            if is_so:
                 raise ValueError(sentence)
 
-    def _objections(self) -> Iterable[tuple[bool, str]]:
+    def _objections(self) -> dict[str, bool]:
+        """Return each sentence that may be said against a fault, and whether it is true of this one."""
+        on, lengths = ("*", *OPERATIONS), ("content-length", "transfer-encoding")
         alters = self.body is not None or bool(self.headers) or self.content_type is not None
         shapes = alters or self.status is not None or self.cut_after is not None or self.drip is not None
-        yield (
-            self.on not in ("*", *OPERATIONS),
-            f"there is no operation {self.on!r}; choose '*' or one of {OPERATIONS}",
-        )
-        yield (
-            self.job_id is not None and self.on not in ("*", "retrieve", "cancel"),
-            "only retrieve and cancel are about one job; job_id does not go with another operation",
-        )
-        yield self.times is not None and self.times < 1, "times must be at least 1, or None for always"
-        yield not 0 < self.chance <= 1, "chance must be above 0 and at most 1"
-        yield (
-            self.status is not None and not 200 <= self.status <= 599,
-            "status must be a final one, 200 to 599",
-        )
-        yield self.delay < 0, "delay is in seconds and cannot be negative"
-        yield self.drip is not None and self.drip < 0, "drip is in seconds and cannot be negative"
-        yield (
-            self.cut_after is not None and self.cut_after < 0,
-            "cut_after counts bytes and cannot be negative",
-        )
-        yield self.lose not in (None, "request", "answer"), "lose is 'request' or 'answer'"
-        yield (
-            self.lose is not None and shapes,
-            "a lost request or answer has no status, body, headers, cut_after or drip",
-        )
-        yield (
-            any(name.lower() in ("content-length", "transfer-encoding") for name in self.headers),
-            "the length of a body is not given in headers; use cut_after for one that ends too early",
-        )
-        yield (
-            self.acts and self.status is None,
-            "acts belongs to status: without one the service acts anyway",
-        )
-        yield self.cut_after is not None and self.drip is not None, "choose one of cut_after and drip"
-        yield (
-            not (shapes or self.lose or self.delay),
-            "the fault does nothing: give it a status, a delay, a loss or the like",
-        )
+        return {
+            f"there is no operation {self.on!r}; choose '*' or one of {OPERATIONS}": self.on not in on,
+            "only retrieve and cancel are about one job; job_id does not go with another operation": (
+                self.job_id is not None and self.on not in ("*", "retrieve", "cancel")
+            ),
+            "times must be at least 1, or None for always": self.times is not None and self.times < 1,
+            "chance must be above 0 and at most 1": not 0 < self.chance <= 1,
+            "status must be a final one, 200 to 599": self.status is not None and not 200 <= self.status <= 599,
+            "delay is in seconds and cannot be negative": self.delay < 0,
+            "drip is in seconds and cannot be negative": self.drip is not None and self.drip < 0,
+            "cut_after counts bytes and cannot be negative": self.cut_after is not None and self.cut_after < 0,
+            "lose is 'request' or 'answer'": self.lose not in (None, "request", "answer"),
+            "a lost request or answer has no status, body, headers, cut_after or drip": bool(self.lose) and shapes,
+            "the length of a body is not given in headers; use cut_after for one that ends too early": (
+                any(name.lower() in lengths for name in self.headers)
+            ),
+            "acts belongs to status: without one the service acts anyway": self.acts and self.status is None,
+            "choose one of cut_after and drip": self.cut_after is not None and self.drip is not None,
+            "the fault does nothing: give it a status, a delay, a loss or the like": (
+                not (shapes or self.lose or self.delay)
+            ),
+        }
 
     @property
     def acted_upon(self) -> bool:

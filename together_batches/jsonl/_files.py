@@ -31,6 +31,7 @@ from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requ
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._requests import RequestLike
     from together_batches.rows import BatchRequest
 
@@ -105,8 +106,7 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
     """Write requests to a file, one per line; return their number.
 
     The file appears under its name when it is complete. Raises :class:`UsageError` if it cannot be written, or exists
-    already and ``overwrite`` is false, and :class:`ValidationError` with all
-    invalid requests.
+    already and ``overwrite`` is false, and :class:`ValidationError` with all invalid requests.
     """
     lines = RequestLines()
     with AtomicFile(path_of("path", path), replace=overwrite, private=False) as file:
@@ -167,23 +167,14 @@ def split(
     mark = secrets.token_hex(8)
     with ExitStack() as stack:
         files: list[AtomicFile] = []
-        for lines in check.lines(source):
-            bad = check.bad(lines)
-            # After the first problem nothing is written, but all others are still searched for.
-            if check.problem_count:
-                continue
-            start = 0
-            for place in (*bad, len(lines)):
-                some, start = lines.part(start, place) if bad else lines, place + 1
-                for begins, rows in cutter.cut(some):
-                    if begins:
-                        for file in files[-1:]:
-                            file.finish()
-                        files.append(
-                            AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark, private=False)
-                        )
-                        stack.enter_context(files[-1])
-                    files[-1].write(rows.text)
+        for lines in _good_lines(check, source):
+            for begins, rows in cutter.cut(lines):
+                if begins:
+                    for file in files[-1:]:
+                        file.finish()
+                    name = f"{prefix}-{len(files) + 1:03}.jsonl"
+                    files.append(stack.enter_context(AtomicFile(folder / name, mark=mark, private=False)))
+                files[-1].write(rows.text)
         check.finish(name_of(source)).raise_for_problems()
         width = max(3, len(str(len(files))))
         for number, file in enumerate(files, start=1):
@@ -195,6 +186,17 @@ def split(
                 undo.callback(file.path.unlink, missing_ok=True)
             undo.pop_all()
     return [file.path for file in files]
+
+
+def _good_lines(check: Check, source: Source) -> Iterator[Lines]:
+    """Yield the lines to write. After the first problem there are none, but all others are still searched for."""
+    for lines in check.lines(source):
+        bad = check.bad(lines)
+        if not check.problem_count:
+            start = 0
+            for place in (*bad, len(lines)):  # bad, but without a problem: blank
+                yield lines.part(start, place) if bad else lines
+                start = place + 1
 
 
 def _earlier_pieces(folder: Path, prefix: str) -> list[Path]:

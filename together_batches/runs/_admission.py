@@ -41,18 +41,17 @@ def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"]
     """Return whether a job of ``rows`` rows may be created: now, later (when more is known), or not at all."""
     if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
         return Stop(
-            f"{format_count(load.tokens)} tokens were used, and it was to stop after "
-            f"{format_count(limits.stop_after_tokens)}"
+            f"{format_count(load.tokens)} tokens were used, and the limit is {format_count(limits.stop_after_tokens)}"
         )
     if limits.stop_after_cost is not None and load.cost >= limits.stop_after_cost:
         return Stop(
-            f"the tokens cost {format_usd(load.cost)} at list prices, and it was to stop after "
+            f"the tokens cost {format_usd(load.cost)} at list prices, and the limit is "
             f"{format_usd(limits.stop_after_cost)}"
         )
     if limits.stop_after_rows is not None and load.sent_rows + rows > limits.stop_after_rows:
         return Stop(
-            f"{format_count(load.sent_rows)} rows were sent, the next job has {format_count(rows)}, and it was to "
-            f"stop after {format_count(limits.stop_after_rows)}"
+            f"{format_count(load.sent_rows)} rows were sent, the next job has {format_count(rows)}, and the "
+            f"limit is {format_count(limits.stop_after_rows)}"
         )
     if load.seem_cancelled or load.failures_in_a_row + len(load.in_doubt) >= MOST_FAILURES_IN_A_ROW:
         return "later"

@@ -171,7 +171,7 @@ class Engine:
             self.stopped = reason
             for delay in self._delays:
                 delay.cancel()
-            self._run.emit(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
+            self._run.emit(RunEventKind.STOPPED, f"no more jobs are created: {reason}; running jobs are waited for")
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 

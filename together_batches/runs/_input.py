@@ -148,22 +148,35 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
         await in_thread(lambda _: file.commit())
 
 
+def _changed(directory: str, difference: str, remedy: str) -> RunChangedError:
+    return RunChangedError(f"{difference}: {remedy}, or begin a new run in another directory", directory=directory)
+
+
+def _check_settings(options: Options, run: Run, directory: str) -> None:
+    """Raise :class:`RunChangedError` if a setting differs that decides what is sent."""
+    settings = {
+        "endpoint": (run.endpoint, options.endpoint),
+        "model_id": (run.model_id, options.model_id),
+        "dedupe": (bool(run.deduped), options.dedupe),
+    }
+    for name, (before, now) in settings.items():
+        if before != now:
+            difference = f"the run in {directory} began with {name}={before!r}, and this call has {name}={now!r}"
+            raise _changed(directory, difference, "use the former")
+
+
 def _check_schema(schema: Adapter[Any] | None, run: Run, directory: str) -> None:
     """Raise :class:`RunChangedError` unless the schema is that of the run, in whatever words."""
-    begun_with, goes_on_with = "with another schema", "with this one"
     if run.response_format is None or schema is None:
         if run.response_format is None and schema is None:
             return
-        begun_with, goes_on_with = ("without a schema", "with one") if schema else ("with a schema", "without one")
+        began = "without a schema, and this call has one" if schema else "with a schema, and this call has none"
     else:
         first: Any = json_codec.decode(run.response_format.encode())
         if is_same(first["json_schema"]["schema"], schema.json_schema()):
             return
-    message = (
-        f"the run in {directory} was begun {begun_with}, and is to go on {goes_on_with}: go on as it was begun, or "
-        "begin a new run in another directory"
-    )
-    raise RunChangedError(message, directory=directory)
+        began = "with another schema"
+    raise _changed(directory, f"the run in {directory} began {began}", "use the former")
 
 
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
@@ -175,25 +188,11 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
     before, the copy is used.
     """
     directory = str(places.directory)
-    settings = {
-        "endpoint": (run.endpoint, options.endpoint),
-        "model_id": (run.model_id, options.model_id),
-        "dedupe": (bool(run.deduped), options.dedupe),
-    }
-    for name, (before, now) in settings.items():
-        if before != now:
-            message = (
-                f"the run in {directory} was begun with {name}={before!r}, and is to go on with {name}={now!r}: go "
-                "on with the former, or begin a new run in another directory"
-            )
-            raise RunChangedError(message, directory=directory)
+    _check_settings(options, run, directory)
     _check_schema(options.schema, run, directory)
     if places.input is None and not run.spooled:
-        message = (
-            f"the run in {directory} was begun from a file, {run.input_name}: pass its path to go on, or begin a new "
-            "run in another directory"
-        )
-        raise RunChangedError(message, directory=directory)
+        difference = f"the run in {directory} began from a file, {run.input_name}"
+        raise _changed(directory, difference, "pass its path to resume it")
     if isinstance(source, TableRequests) or run.made_of:
         await in_thread(lambda _: _check_table(source, run, directory), large=True)
     path = places.input or places.directory / SPOOL
@@ -204,19 +203,13 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
             if size != run.input_bytes
             else "its bytes differ"
         )
-        message = (
-            f"{path} is not what the run in {directory} was begun with ({what}): put the file back as it was, or "
-            "begin a new run in another directory"
-        )
-        raise RunChangedError(message, directory=directory)
+        difference = f"{path} is not what the run in {directory} began with ({what})"
+        raise _changed(directory, difference, "put the file back as it was")
     if hasattr(source, "read"):
         size, sha256 = await in_thread(partial(sha256_of, cast("BinaryIO", source)))
         if size and sha256 != run.input_sha256:
-            message = (
-                f"what is read now is not what the run in {directory} was begun with: to go on, pass the same again, "
-                "or nothing, or begin a new run in another directory"
-            )
-            raise RunChangedError(message, directory=directory)
+            difference = f"what is read now is not what the run in {directory} began with"
+            raise _changed(directory, difference, "to resume it, pass the same again, or nothing")
     if run.deduped:
         return await in_thread(partial(_repeated_rows.check, places.directory, run), large=True)
     return path
@@ -229,14 +222,12 @@ def _fingerprint(requests: TableRequests) -> str:
 
 def _check_table(source: Requests, run: Run, directory: str) -> None:
     """Raise :class:`RunChangedError` unless the requests are made of the same table as before, in the same way."""
-    advice = "go on with the former, or begin a new run in another directory"
     if not isinstance(source, TableRequests) or not run.made_of:
-        was, now = ("", "not ") if run.made_of else ("not ", "")
-        message = f"the run in {directory} was {was}begun with requests of a table, and these are {now}such: {advice}"
-        raise RunChangedError(message, directory=directory)
+        of_table, of_others = "requests of a table", "requests that are not of a table"
+        began, now = (of_table, of_others) if run.made_of else (of_others, of_table)
+        difference = f"the run in {directory} began with {began}, and this call has {now}"
+        raise _changed(directory, difference, "use the former")
     changed = source.changed_since(json.loads(run.made_of))
     if changed:
-        message = (
-            f"the requests of the run in {directory} were made with another {' and another '.join(changed)}: {advice}"
-        )
-        raise RunChangedError(message, directory=directory)
+        difference = f"the requests of the run in {directory} were made with another {' and another '.join(changed)}"
+        raise _changed(directory, difference, "use the former")

@@ -22,7 +22,7 @@ from together_batches.runs._binary import BinaryInput
 from together_batches.runs._result_index import OK, Kind, ResultIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from together_batches._schema.answers import Parse
     from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
+    from together_batches.runs._result_index import LineCounts
 
 _BLOCK_BYTES = 1 << 18
 _LINES_TOGETHER = 200
@@ -95,49 +96,17 @@ def arrange(
     job that ``completed`` must have lines.
     """
     index = ResultIndex(custom_ids, settled, has_schema=schema is not None)
-    parse = None if schema is None else parser(schema)
-    outcomes = bytearray()
-    refusal: str | None = None
     with ExitStack() as stack:
-        foreign: Path | None = None
-        is_page = False
-        for path in filter(None, (output, errors)):
-            found = index.add(stack.enter_context(path.open("rb", buffering=0)), raise_if_cancelled)
-            # Errors that name no row do occur, and such rows cost nothing when they are sent again.
-            is_ours = found.of_rows or (path is errors and found.of_errors)
-            if not is_ours and (found.lines or (completed and path is output)):
-                foreign = foreign or path
-                is_page = bool(found.lines) and path is output
+        counts = {
+            path: index.add(stack.enter_context(path.open("rb", buffering=0)), raise_if_cancelled)
+            for path in (output, errors)
+            if path is not None
+        }
+        _refuse_foreign(index, counts, output, completed=completed)
         left = index.left
-        # Errors for all rows do not exclude answers in an output that was replaced by a page (such as HTML).
-        if foreign is not None and (left or (is_page and index.unanswered)):
-            raise ForeignFileError(foreign)
-        for ids, kinds, texts in index.rows(raise_if_cancelled):
-            if schema is None and kinds.count(OK) == len(kinds):
-                for start in range(0, len(ids), _LINES_TOGETHER):
-                    some = slice(start, start + _LINES_TOGETHER)
-                    target.write(to_dict.success_lines(ids[some], texts[some], OK))
-                outcomes += bytes([rules.SUCCEEDED]) * len(kinds)
-                texts.clear()  # before the next ones are read
-                continue
-            for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
-                if kind >= OK and schema is None:
-                    target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
-                    outcomes.append(rules.SUCCEEDED)
-                    continue
-                result: BatchSuccess[Any] | BatchInvalid | BatchFailure | BatchMissing
-                result = absent(custom_id) if kind == Kind.NONE else _result(custom_id, kind, text)
-                if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
-                    index.usage += result.usage or Usage()
-                if isinstance(result, BatchSuccess) and parse is not None:
-                    result = _read(result, parse, index)
-                outcome = rules.outcome_of(result)
-                outcomes.append(outcome)
-                if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
-                    refusal = f"{result.code or result.status_code}: {result.message}"
-                target.write(to_dict.line_of(result) + b"\n")
+        outcomes, refusal = _write_rows(index, target, absent, schema, raise_if_cancelled)
     return Arranged(
-        outcomes=bytes(outcomes),
+        outcomes=outcomes,
         usage=index.usage,
         strays=index.lines - (len(custom_ids) - left),
         left=left,
@@ -145,6 +114,61 @@ def arrange(
         output_bytes=None if output is None else output.stat().st_size,
         error_bytes=None if errors is None else errors.stat().st_size,
     )
+
+
+def _refuse_foreign(
+    index: ResultIndex, counts: Mapping[Path, LineCounts], output: Path | None, *, completed: bool
+) -> None:
+    """Raise :class:`ForeignFileError` for a file that is not of the job."""
+    foreign: Path | None = None
+    is_page = False
+    for path, found in counts.items():
+        # Errors that name no row do occur, and such rows cost nothing when they are sent again.
+        is_ours = found.of_rows or (path != output and found.of_errors)
+        if not is_ours and (found.lines or (completed and path == output)):
+            foreign = foreign or path
+            is_page = bool(found.lines) and path == output
+    # Errors for all rows do not exclude answers in an output that was replaced by a page (such as HTML).
+    if foreign is not None and (index.left or (is_page and index.unanswered)):
+        raise ForeignFileError(foreign)
+
+
+def _write_rows(
+    index: ResultIndex,
+    target: AtomicFile,
+    absent: Callable[[str], BatchFailure | BatchMissing],
+    schema: SchemaAdapter[Any] | None,
+    raise_if_cancelled: Callable[[], None],
+) -> tuple[bytes, str | None]:
+    """Write the result of each row; return their outcomes, and the message of a row refused for the account."""
+    parse = None if schema is None else parser(schema)
+    outcomes = bytearray()
+    refusal: str | None = None
+    for ids, kinds, texts in index.rows(raise_if_cancelled):
+        if parse is None and kinds.count(OK) == len(kinds):
+            for start in range(0, len(ids), _LINES_TOGETHER):
+                some = slice(start, start + _LINES_TOGETHER)
+                target.write(to_dict.success_lines(ids[some], texts[some], OK))
+            outcomes += bytes([rules.SUCCEEDED]) * len(kinds)
+            texts.clear()  # before the next ones are read
+            continue
+        for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
+            if kind >= OK and parse is None:
+                target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
+                outcomes.append(rules.SUCCEEDED)
+                continue
+            result: BatchSuccess[Any] | BatchInvalid | BatchFailure | BatchMissing
+            result = absent(custom_id) if kind == Kind.NONE else _result(custom_id, kind, text)
+            if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
+                index.usage += result.usage or Usage()
+            if isinstance(result, BatchSuccess) and parse is not None:
+                result = _read(result, parse, index)
+            outcome = rules.outcome_of(result)
+            outcomes.append(outcome)
+            if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                refusal = f"{result.code or result.status_code}: {result.message}"
+            target.write(to_dict.line_of(result) + b"\n")
+    return bytes(outcomes), refusal
 
 
 def _read(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:

@@ -88,7 +88,7 @@ class Lock:
                 if self._file is not file:
                     file.close()
             time.sleep(_PAUSE_SECONDS)
-        message = f"cannot work in {self._directory}: {self._path} is replaced again and again; find out by what"
+        message = f"cannot work in {self._directory}: {self._path} is replaced again and again by a program"
         raise RunLedgerError(message, directory=str(self._directory))
 
     def _is_taken(self, file: IO[bytes], *, last_try: bool) -> bool:

@@ -110,7 +110,7 @@ class Resuming:
             what = f"neither job {last.job_id} nor its input" if last.job_id else "not even the input"
             message = (
                 f"the service knows {what} {last.file_id} of the run in {directory}: this seems to be the key, or "
-                "the base URL, of another account than that which the run was begun with"
+                "the base URL, of another account than the one that the run began with"
             )
             raise RunError(message, directory=str(directory))
 

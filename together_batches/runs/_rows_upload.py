@@ -9,6 +9,7 @@ from together_batches import jsonl
 from together_batches._protocol.upload_marks import place_in
 from together_batches.errors import UsageError
 from together_batches.runs._attempt_files import marked
+from together_batches.runs._sharding import measured
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -38,18 +39,10 @@ class RowsUpload:
 
     def measure(self, raise_if_cancelled: Callable[[], None]) -> None:
         """Read all rows for their size and hash."""
-        self.size, self.sha256 = self._measured(raise_if_cancelled)
+        self.size, self.sha256 = measured(self._marked(), raise_if_cancelled)
         if self.size > jsonl.MAX_BYTES and self.is_marked:
             self._mark = None
-            self.size, self.sha256 = self._measured(raise_if_cancelled)
-
-    def _measured(self, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
-        digest, size = hashlib.sha256(), 0
-        for block in self._marked():
-            raise_if_cancelled()
-            digest.update(block)
-            size += len(block)
-        return size, digest.hexdigest()
+            self.size, self.sha256 = measured(self._marked(), raise_if_cancelled)
 
     def _marked(self) -> Iterator[bytes]:
         """Yield the content, with the mark in its first row."""

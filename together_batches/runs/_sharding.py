@@ -18,7 +18,7 @@ from together_batches import jsonl
 from together_batches._protocol import json_codec, request_codec
 from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
-from together_batches.jsonl._checks import Check, Rules
+from together_batches.jsonl._checks import Check, FirstLines, Rules
 from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
@@ -79,30 +79,22 @@ def scan(
         max_line_bytes=max(1, min(jsonl.MAX_LINE_BYTES, max_bytes - 1) - more_per_row),
         mending=True,
     )
-    prints = _HashedIds()
-    nowhere = None if aside is None else _Nowhere()
 
-    def shards() -> _Shards:
-        return _Shards(Cutter(max_rows, max_bytes, more_per_row, first_lines=first_rows), keep_ids)
-
-    reading = _Reading(given, Check(rules, prints), shards(), nowhere)
-    reading.run(rules, raise_if_cancelled)
-    alike = prints.alike()
-    if alike or (aside is not None and reading.bad):
-        before = reading
-        reading = _Reading(given, Check(rules, _DuplicateFinder(alike)), shards(), aside)
+    def read(first_lines: FirstLines, bad_lines: Writable | None) -> _Reading:
+        shards = _Shards(Cutter(max_rows, max_bytes, more_per_row, first_lines=first_rows), keep_ids)
+        reading = _Reading(given, Check(rules, first_lines), shards, bad_lines)
         reading.run(rules, raise_if_cancelled)
+        return reading
+
+    hashed_ids = _HashedIds()
+    reading = read(hashed_ids, None)
+    alike = hashed_ids.alike()
+    if alike or (aside is not None and reading.bad):
+        before, reading = reading, read(_DuplicateFinder(alike), aside)
         if reading.sha256 != before.sha256:
             message = f"{given} changed while it was read: try again when no process writes to it"
             raise UsageError(message)
     return reading.finished()
-
-
-class _Nowhere:
-    """The place of bad lines before all of them are known."""
-
-    def write(self, content: bytes, /) -> None:
-        """Write nothing."""
 
 
 class _HashedIds:
@@ -215,7 +207,7 @@ class _Reading:
                 )
             message = (
                 f"{self._source}: {count_of(self.bad, 'bad line')} ({few}); the first: "
-                f"{problems[0]}; mend them, or have them set aside with skip_invalid"
+                f"{problems[0]}; fix them, or set them aside with skip_invalid"
             )
             raise ValidationError(message, problems=problems)
         shards = self._shards.finished(self._bytes)
@@ -388,9 +380,14 @@ def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) ->
 
 def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
     """Return the size and hash of a file."""
+    return measured(blocks_of(source), raise_if_cancelled)
+
+
+def measured(blocks: Iterator[bytes], raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
+    """Return the size and hash of all blocks together."""
     digest = hashlib.sha256()
     size = 0
-    for block in blocks_of(source):
+    for block in blocks:
         raise_if_cancelled()
         digest.update(block)
         size += len(block)

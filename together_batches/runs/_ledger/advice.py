@@ -18,16 +18,16 @@ _ADVICE_READING = (
     "it is left alone, and not taken for an empty one. Put back a copy, or begin a new run in another directory: all "
     "its jobs would be created anew"
 )
-_ADVICE_WRITING = "look at the disk and the rights, and run it again: it goes on from what was noted"
-_ADVICE_RIGHTS = "get the right to read and to write the directory and all files in it, and try again"
+_ADVICE_WRITING = "check the disk and the permissions, and run it again: it resumes from what was recorded"
+_ADVICE_RIGHTS = "get permission to read and write the directory and all files in it, and try again"
 _ADVICE = {
-    sqlite3.SQLITE_FULL: "make room and run it again: it goes on from what was noted",
+    sqlite3.SQLITE_FULL: "make room and run it again: it resumes from what was recorded",
     sqlite3.SQLITE_BUSY: "another process uses it, perhaps a backup or an SQLite shell: try again when it has ended",
     sqlite3.SQLITE_READONLY: _ADVICE_RIGHTS,
     sqlite3.SQLITE_PERM: _ADVICE_RIGHTS,
     sqlite3.SQLITE_CANTOPEN: _ADVICE_RIGHTS,
-    sqlite3.SQLITE_IOERR: "look at the disk, and try again",
-    sqlite3.SQLITE_CONSTRAINT: "look at the list of jobs, and run it again: it goes on from what was noted",
+    sqlite3.SQLITE_IOERR: "check the disk, and try again",
+    sqlite3.SQLITE_CONSTRAINT: "check the list of jobs, and run it again: it resumes from what was recorded",
 }
 """Advice by the primary (low byte) result code of SQLite."""
 _CODES = {
@@ -63,6 +63,6 @@ def explained(directory: Path, doing: str) -> Generator[None]:
     except (sqlite3.Error, OSError, ValueError, TypeError, zlib.error) as error:
         advice = _ADVICE.get(code_of(error) or 0, _ADVICE_READING if doing == "read" else _ADVICE_WRITING)
         is_of_two = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_UNIQUE
-        what = "a job would be that of two attempts" if is_of_two else error
+        what = "two attempts would have the same job" if is_of_two else error
         message = f"the ledger of the run in {directory} cannot be {doing}: {what}; {advice}"
         raise RunLedgerError(message, directory=str(directory)) from error

@@ -108,7 +108,7 @@ def version_of(directory: Path, connection: sqlite3.Connection) -> int:
     if version > VERSION:
         message = (
             f"the run in {directory} was begun by a newer version of together_batches (its ledger has version "
-            f"{version}, and this one knows {VERSION}): install that version to go on with it"
+            f"{version}, and this one knows {VERSION}): install that version to resume it"
         )
         raise RunLedgerError(message, directory=str(directory))
     return version
