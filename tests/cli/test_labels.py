@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ import pytest
 
 from together_batches._jobs import awaited_job
 from together_batches.cli import _labels
-from together_batches.cli._labels import keep_labels, labels_of
+from together_batches.cli._labels import Labeller, keep_labels, labels_of
 from together_batches.cli._places import data_directory, locked
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cli.conftest import Ran
@@ -201,6 +202,18 @@ def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
     assert run("wait", ids[0]).lines[0].split() == [ids[0], "COMPLETED", "a"]
 
 
+def test_watch(run: Run, emulator: Emulator) -> None:
+    """`watch` chooses by label, and has a last column of labels."""
+    ids = [emulator.add_job(status="COMPLETED") for _ in range(2)]
+    run("label", ids[0], "--label", "a")
+    argv = ("watch", "--status", "COMPLETED")
+    assert {line.split("\t")[9] for line in run(*argv).lines} == {"a", "-"}
+    assert [line.split("\t")[0] for line in run(*argv, "--label", "a").lines] == [ids[0]]
+    shown = {job["id"]: job.get("labels") for job in map(json.loads, run("watch", *ids, "--json").lines)}
+    assert shown == {ids[0]: ["a"], ids[1]: None}
+    assert run(*argv, "--except", ids[0]).out.count("\t") == 8
+
+
 def test_what_would_be_cancelled(run: Run, jobs: tuple[str, str, str], on_terminal: Callable[..., None]) -> None:
     """A dry run shows labels on a terminal and in JSON, and has ids alone in a pipe; labels are counted beside."""
     ran = run("cancel", "--label", "b", "--dry-run")
@@ -241,7 +254,12 @@ def test_failures_of_a_large_cancel(run: Run, jobs: tuple[str, str, str], on_ter
 
 
 def test_runs_show(
-    run: Run, emulator: Emulator, requests: str, tmp_path: Path, on_terminal: Callable[..., None]
+    run: Run,
+    emulator: Emulator,
+    requests: str,
+    tmp_path: Path,
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`runs show` has the labels of the jobs at the end of its lines, in its JSON, and above its picture."""
     argv = ("run", requests, "-o", str(tmp_path / "out.jsonl"), "--max-rows-per-job", "1", "--poll-interval", "0.01")
@@ -254,6 +272,8 @@ def test_runs_show(
     assert sorted(attempt.get("labels", []) for attempt in attempts) == [[], ["nightly"]]
     on_terminal("stdout")
     assert run(*show).lines[0] == "labels: nightly"
+    monkeypatch.setenv("COLUMNS", "12")
+    assert run(*show).lines[0] == "labels: nig…"
 
 
 # --- the file
@@ -378,6 +398,29 @@ def test_a_full_disk(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         patched.setattr(_labels, "created", full)
         ran = run("label", "b", "--label", "y" * 20)
     assert (ran.code, file.read_bytes()) == (1, before)
+
+
+def test_a_run_beside_a_lock_that_is_held(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that a run creates while the lock is held are labelled together, so the run waits for it once or twice."""
+    tries: list[list[str]] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def keep(job_ids: list[str], labels: Sequence[str]) -> None:
+        tries.append(job_ids)
+        begun.set()
+        may_end.wait(10)
+        keep_labels(job_ids, labels)
+
+    monkeypatch.setattr(_labels, "keep_labels", keep)
+    ids = [f"job-{number}" for number in range(100)]
+    with Labeller(["x"], file.parent) as labeller:
+        labeller.add([ids[0]])
+        assert begun.wait(10)
+        for job_id in ids[1:]:
+            labeller.add([job_id])
+        may_end.set()
+    assert tries == [ids[:1], ids[1:]]
+    assert len(labels_of(ids)) == 100
 
 
 def test_old_lines(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input, is_input, without
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
-from together_batches.cli._labels import label_cells, labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, label_cells, labelled, labels_of
 from together_batches.cli._listing import View, item_on_screen, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
@@ -199,7 +199,7 @@ class _Cancel:
         """Number of ids that were started; those without an outcome may have been sent."""
         self._seen: dict[str, CancelOutcome] = {}
         self._ended = self._failed = self._not_found = 0
-        self._labels: Labels = {}
+        self._labels = NO_LABELS
         self._prints_lines = True
         """Whether each outcome is printed as a line of text on standard output."""
 
@@ -456,7 +456,7 @@ def print_failures(failures: Sequence[CancelOutcome], labels: Labels) -> None:
     notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(failures) if outcome.error}
     drawn = [Column("ID"), Column("RESULT"), Column("STATUS", rank=1)]
     if labels:
-        drawn.append(Column("LABELS", rank=1, cut="end"))
+        drawn.append(Column("LABELS", rank=1, cut="middle"))
     print_lines(draw(drawn, rows, screen.width, notes=notes, dots=screen.dots))
 
 

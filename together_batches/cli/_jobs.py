@@ -7,13 +7,12 @@ from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input
-from together_batches.cli._labels import complete_label, label_of, labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, complete_label, label_of, labelled, labels_of
 from together_batches.cli._listing import (
     JOB_COLUMNS,
     View,
@@ -229,7 +228,7 @@ def print_values(
     common: Common,
     ids: Sequence[str],
     verb: Callable[[AsyncBatches, str], Awaitable[object]],
-    labels: Labels = MappingProxyType({}),
+    labels: Labels = NO_LABELS,
 ) -> Exit:
     """Read the value of each id and print it: a block of lines, or with ``--json`` one object a line."""
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import attrs
 import click
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Labels = Mapping[str, tuple[str, ...]]
     """The labels of each job that has any."""
 
+NO_LABELS: Labels = MappingProxyType({})
 _NAME = "labels.jsonl"
 _LONGEST = 100
 _MOST_BYTES = 16 << 20
@@ -87,9 +89,9 @@ def label_cells(labels: Labels, job_id: str) -> list[str | None]:
     return [", ".join(labels.get(job_id, ())) or None] if labels else []
 
 
-def labelled(value: object, labels: Sequence[str] | None) -> object:
-    """Return a value as plain data, with labels; the value itself if there are none."""
-    return {**plain(value), "labels": [*labels]} if labels else value
+def labelled(value: object, labels: Sequence[str] | None) -> dict[str, Any]:
+    """Return a value as plain data, with its labels if it has any."""
+    return {**plain(value), "labels": [*labels]} if labels else plain(value)
 
 
 # --- the file
@@ -267,8 +269,11 @@ class Labeller:
     """Labels the jobs of a run as they appear, in a thread, because a run does not wait for the lock of a file."""
 
     def __init__(self, labels: Sequence[str], directory: Path) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # here, because help needs none
+
         self._labels = labels
         self._directory = directory
+        self._left = deque[str]()
         self._thread = ThreadPoolExecutor(1, "labels")
 
     def __enter__(self) -> Self:
@@ -287,13 +292,21 @@ class Labeller:
     def add(self, job_ids: Sequence[str]) -> None:
         """Label these jobs soon."""
         if self._labels:
-            self._thread.submit(keep_labels, job_ids, self._labels)
+            self._left.extend(job_ids)
+            self._thread.submit(self._keep)
+
+    def _keep(self) -> None:
+        """Label all jobs that are left, at once: for each alone, a lock that is held would be waited for again."""
+        job_ids = [self._left.popleft() for _ in range(len(self._left))]
+        if job_ids:
+            keep_labels(job_ids, self._labels)
 
     def _add_earlier(self) -> None:
         from together_batches import runs
 
         with suppress(BatchesError):  # which the run reports
-            keep_labels(jobs_of(runs.read(self._directory)), self._labels)
+            self._left.extend(jobs_of(runs.read(self._directory)))
+        self._keep()
 
 
 def jobs_of(view: RunView) -> list[str]:

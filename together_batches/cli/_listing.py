@@ -14,7 +14,7 @@ import click
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError
-from together_batches.cli._labels import labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, labelled, labels_of
 from together_batches.cli._numbers import at_least_one
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
@@ -70,7 +70,7 @@ def _age(created_at: datetime | None, now: datetime) -> str | None:
     return None if created_at is None else lasted(max(0, int((now - created_at).total_seconds())))
 
 
-def job_fields(now: datetime, labels: Labels) -> tuple[Field[BatchJob], ...]:
+def job_fields(now: datetime, labels: Labels = NO_LABELS) -> tuple[Field[BatchJob], ...]:
     """Return every column of a list of jobs; ages are those at ``now``."""
     return (
         Field("id", Column("ID"), lambda job: job.id),
@@ -99,7 +99,7 @@ def job_fields(now: datetime, labels: Labels) -> tuple[Field[BatchJob], ...]:
         Field("error", Column("ERROR", cut="end", least=20), lambda job: job.error),
         Field(
             "labels",
-            Column("LABELS", rank=1, cut="end", least=8),
+            Column("LABELS", rank=1, cut="middle", least=8),
             lambda job: ", ".join(labels.get(job.id, ())) or None,
         ),
     )
@@ -137,7 +137,7 @@ _FILE_TABLE = ("id", "bytes", "age", "purpose", "name")
 _FILE_LINE = ("id", "bytes", "created", "purpose", "name")
 
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
-JOB_COLUMNS = tuple(field.name for field in job_fields(_ANY_TIME, {}))
+JOB_COLUMNS = tuple(field.name for field in job_fields(_ANY_TIME))
 FILE_COLUMNS = tuple(field.name for field in file_fields(_ANY_TIME))
 
 
@@ -238,7 +238,7 @@ def item_on_screen(
     if labels and facts:
         facts = (*facts[:-1], (facts[-1] or "-").ljust(_USUAL_STATUS))
     row = columns((job_id.ljust(_USUAL_ID), *facts, *labels))
-    drawn = [Column("")] * (1 + len(facts)) + [Column("", cut="end")] * len(labels)
+    drawn = [Column("")] * (1 + len(facts)) + [Column("", cut="middle", least=6)] * len(labels)
     notes = {0: escape(note)} if note else None
     return "\n".join(draw(drawn, [row], screen.width, header=False, notes=notes, dots=screen.dots))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from together_batches.cli._exits import CommandError
+from together_batches.cli._labels import NO_LABELS
 from together_batches.cli._streams import Unblocked
 from together_batches.cli._text import as_json, escape, format_time, print_error
 from together_batches.outcomes import CancelResult
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
-    from together_batches.cli._labels import Labels
     from together_batches.models import BatchJob
     from together_batches.outcomes import CancelOutcome
 
@@ -50,7 +50,7 @@ class Report:
             message = f"the name of a report ends in {', '.join(_ENDINGS)}, and that of {path} does not"
             raise CommandError(message)
         self.path = path
-        self.labels: Labels = {}
+        self.labels = NO_LABELS
         self.is_complete = True
         """False if a line could not be written."""
         self._is_csv = _ENDINGS[path.suffix.lower()]

@@ -10,6 +10,7 @@ import click
 
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
+from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._local_files import (
     ensure_writable,
     open_atomic,
@@ -121,7 +122,8 @@ def results(
 
     job, tally = write()
     if common.json and target is not None:
-        print(as_json({"job": plain(job), "output": str(target), **tally.to_dict()}))
+        facts = labelled(job, labels_of([job.id]).get(job.id))
+        print(as_json({"job": facts, "output": str(target), **tally.to_dict()}))
     else:
         common.note(str(tally) + (f", in {target}" if target is not None else ""))
     if job.status != BatchJobStatus.COMPLETED:

@@ -14,6 +14,7 @@ from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._labels import jobs_of, label_cells, labels_of
 from together_batches.cli._local_files import ensure_writable, existing_run, open_atomic, refuse_dashes
 from together_batches.cli._loop import in_loop
+from together_batches.cli._table import shortened
 from together_batches.cli._text import (
     as_json,
     can_redraw,
@@ -153,7 +154,8 @@ def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
     from together_batches.cli._chart import chart
 
     ascii_only = console.options.ascii_only
-    labels = [Text(escape(f"labels: {text}"), overflow="ellipsis", no_wrap=True)] if (text := _labels(view)) else []
+    dots = "..." if ascii_only else "…"
+    labels = [Text(shortened(f"labels: {text}", console.width, dots=dots))] if (text := _labels(view)) else []
     return Group(
         *labels, *chart(view, datetime.now(UTC), width=console.width, most_lanes=most_lanes, ascii_only=ascii_only)
     )
@@ -161,7 +163,7 @@ def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
 
 def _labels(view: RunView) -> str:
     """Return the labels of the jobs of a run."""
-    return ", ".join(dict.fromkeys(chain(*labels_of(jobs_of(view)).values())))
+    return escape(", ".join(dict.fromkeys(chain(*labels_of(jobs_of(view)).values()))))
 
 
 def _as_json(view: RunView) -> str:

@@ -16,7 +16,7 @@ from together_batches.cli._command import Common, command, option, patience_opti
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options
-from together_batches.cli._labels import labels_of
+from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, duration
 from together_batches.cli._streams import is_behind, printer
@@ -24,7 +24,6 @@ from together_batches.cli._text import (
     as_json,
     can_redraw,
     is_terminal,
-    plain,
     print_err,
     rich_console,
     terminal,
@@ -387,5 +386,4 @@ async def _lines(common: Common) -> AsyncGenerator[Show]:
 
 
 def _as_json(moment: Moment, job: BatchJob) -> str:
-    labels = moment.labels.get(job.id)
-    return as_json({**plain(job), **({"labels": [*labels]} if labels else {}), "watch": moment.facts(job)})
+    return as_json({**labelled(job, moment.labels.get(job.id)), "watch": moment.facts(job)})

@@ -132,7 +132,7 @@ def watch_fields(moment: Moment) -> tuple[Field[BatchJob], ...]:
         Field("rate", Column("RATE", rank=5, right=True), rate, rate_shown),
         Field("deadline", Column("DEADLINE", rank=6, right=True), of_job["deadline"].text, deadline_shown),
         ranked("model", 7),
-        *([ranked("labels", 8)] if moment.labels else ()),
+        *([ranked("labels", 3)] if moment.labels else ()),
     )
 
 
