@@ -246,11 +246,12 @@ def test_a_pipe_is_not_waited_for(file: Path) -> None:
         '{"profiles": {"a": {"base_url": "http://example.com", "api_key": "k"}}}',
         '{"profiles": {"a": {"base_url": 3, "api_key": "k"}}}',
         '{"profiles": {"a": {"base_url": "https://h", "api_key": 3}}}',
+        '{"profiles": {"a": {"base_url": "https://h", "api_key": ""}}}',
         '{"profiles": {"a b": {"base_url": "https://h", "api_key": "k"}}}',
         "[" * 100_000,
         '{"profiles": {"a": {"base_url": "https://h", "api_key": "secret"}}',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_damaged_file(run: Run, file: Path, content: str) -> None:
     """It is refused, and left as it is by a login, because it may hold other keys."""

@@ -277,7 +277,9 @@ def _parsed(text: Secret) -> dict[str, Profile] | None:
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
         return None
-    is_sound = all(is_profile_name(each.name) and isinstance(each.api_key, Secret | None) for each in profiles)
+    is_sound = all(
+        is_profile_name(name) and (key is None or (isinstance(key, Secret) and key)) for name, _, key in profiles
+    )
     return {profile.name: profile for profile in profiles} if is_sound else None
 
 
