@@ -278,7 +278,8 @@ def _parsed(text: Secret) -> dict[str, Profile] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
         return None
     is_sound = all(
-        is_profile_name(name) and (key is None or (isinstance(key, Secret) and key)) for name, _, key in profiles
+        is_profile_name(each.name) and isinstance(each.api_key, Secret | None) and each.api_key != ""
+        for each in profiles
     )
     return {profile.name: profile for profile in profiles} if is_sound else None
 
