@@ -278,7 +278,7 @@ def _parsed(text: Secret) -> dict[str, Profile] | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
         return None
     is_sound = all(
-        is_profile_name(each.name) and isinstance(each.api_key, Secret | None) and each.api_key != ""
+        is_profile_name(each.name) and each.api_key != "" and isinstance(each.api_key, Secret | None)
         for each in profiles
     )
     return {profile.name: profile for profile in profiles} if is_sound else None
