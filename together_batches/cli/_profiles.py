@@ -291,20 +291,22 @@ def _hidden(members: dict[str, Any]) -> dict[str, Any]:
 
 # --- the keyring
 
+_WITHOUT = "leave out --keyring to keep the key in a file"
+
 
 def check_keyring() -> None:
-    """Raise :class:`CommandError` if the package that reaches the keyring is not installed."""
-    with _keyring("open"):
-        pass
+    """Raise :class:`CommandError` if there is no keyring, or no package that reaches it."""
+    with _keyring("open", _WITHOUT) as keyring:
+        keyring.get_password(_SERVICE, _SERVICE)
 
 
 def keep_in_keyring(profile: Profile, key: Secret) -> None:
     """Keep the key of a profile in the keyring of the system."""
-    with _keyring("write to") as keyring:
+    with _keyring("write to", _WITHOUT) as keyring:
         keyring.set_password(_SERVICE, profile.account, key)
         is_kept = keyring.get_password(_SERVICE, profile.account) == key
     if not is_kept:
-        message = "the keyring did not keep the key; leave out --keyring to keep it in a file"
+        message = f"the keyring did not keep the key; {_WITHOUT}"
         raise CommandError(message, Exit.FAILED)
 
 
@@ -316,7 +318,7 @@ def remove_from_keyring(profile: Profile) -> None:
 
 
 @contextmanager
-def _keyring(doing: str) -> Generator[Any]:
+def _keyring(doing: str, advice: str = "unlock it, or set TOGETHER_API_KEY") -> Generator[Any]:
     """Yield the module ``keyring``; convert whatever its backends raise, whose texts may have the key in them."""
     try:
         import keyring  # slow to import, and optional
@@ -326,9 +328,7 @@ def _keyring(doing: str) -> Generator[Any]:
     try:
         yield keyring
     except Exception as error:  # noqa: BLE001  # backends are plug-ins, and have errors of their own
-        message = (
-            f"cannot {doing} the keyring of this system ({type(error).__name__}); unlock it, or set TOGETHER_API_KEY"
-        )
+        message = f"cannot {doing} the keyring of this system ({type(error).__name__}); {advice}"
     else:
         return
     raise CommandError(message, Exit.FAILED)
