@@ -106,6 +106,7 @@ def _from_terminal(url: str) -> Secret:
         message = "this terminal would show the key; read it from a file: together-batches login --stdin < FILE"
         raise CommandError(message) from None
     except EOFError:
+        print_err("")  # the prompt has no line end
         return Secret()
     except KeyboardInterrupt:
         print_err("")  # the terminal has echoed ^C without a line end
