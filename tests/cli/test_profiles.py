@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 
-from together_batches import UsageError
+from together_batches import Batches, UsageError
 from together_batches.cli._command import Common
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._profiles import (
@@ -128,6 +128,12 @@ def test_where_a_refused_key_is_from(file: Path, monkeypatch: pytest.MonkeyPatch
     assert origin(Common()) == f"{text}, which takes precedence over a profile without --profile"
     file.write_text("{")
     assert origin(Common()) == text
+
+
+def test_code_reads_no_profiles(file: Path) -> None:
+    """A client that is made in code has no key of a profile."""
+    with pytest.raises(UsageError, match="no API key"):
+        Batches()
 
 
 # --- for which base URL
