@@ -231,6 +231,16 @@ def test_a_link_is_not_followed(file: Path, tmp_path: Path, dangles: bool) -> No
     assert target.exists() is not dangles
 
 
+def test_a_file_that_cannot_be_read(run: Run, file: Path) -> None:
+    """The error names it, the cause, and the variable that needs no file."""
+    file.unlink()
+    file.mkdir()
+    ran = run("list")
+    assert (ran.code, ran.out) == (3, "")
+    cause = "permission denied" if sys.platform == "win32" else "it is a directory"
+    assert f"cannot read {file}: {cause}; mend that, or set TOGETHER_API_KEY" in ran.err
+
+
 @posix
 def test_a_pipe_is_not_waited_for(file: Path) -> None:
     """What is no file is refused at once."""

@@ -18,7 +18,7 @@ import click
 from together_batches.cli._exits import MEANINGS, CommandError, Exit
 from together_batches.cli._numbers import above_zero, profile_name, whole_number, zero_or_above
 from together_batches.cli._text import PROGRAM, print_err, print_error
-from together_batches.errors import AuthenticationError, PermissionDeniedError, UsageError
+from together_batches.errors import AuthenticationError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -302,7 +302,7 @@ def patience_option(usual: float) -> Callable[[F], F]:
 def _complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from together_batches.cli._profiles import read_profiles
 
-    with suppress(CommandError, UsageError):  # a shell shows no errors
+    with suppress(CommandError):  # a shell shows no errors
         return [name for name in read_profiles() if name.startswith(incomplete)]
     return []
 

@@ -115,7 +115,7 @@ def origin(common: Common) -> str:
 
 
 def _has_profiles() -> bool:
-    with suppress(CommandError, UsageError):
+    with suppress(CommandError):
         return bool(read_profiles())
     return False
 
@@ -185,13 +185,16 @@ def profiles_file() -> Path:
 def read_profiles() -> dict[str, Profile]:
     """Return the profiles by their names.
 
-    Raises :class:`CommandError` if the file is damaged, or if others can read or replace it.
+    Raises :class:`CommandError` if the file cannot be read or is damaged, or if others can read or replace it.
     """
     try:
         path = profiles_file()
     except UsageError:  # without a home there are none
         return {}
-    text = _text_of(path)
+    try:
+        text = _text_of(path)
+    except UsageError as error:
+        raise CommandError(str(error), Exit.DENIED) from None
     profiles = {} if text is None else _parsed(text)
     if profiles is None:
         message = f"{path} is damaged: it is not what 'together-batches login' writes; remove it, and log in again"
