@@ -1,4 +1,4 @@
-"""`login` keeps a key, `logout` removes it, `profiles` lists what is kept, and no one prints a key."""
+"""`login` keeps a key, `logout` removes it, `profiles` lists what is kept; none of them prints a key."""
 
 from __future__ import annotations
 

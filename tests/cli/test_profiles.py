@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 
-from together_batches import UsageError
+from together_batches import Batches, UsageError
 from together_batches.cli._command import Common
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._profiles import (
@@ -43,8 +43,11 @@ def keep(name: str, key: str, url: str = URL) -> None:
 @pytest.fixture
 def file() -> Path:
     """Return the file of two profiles."""
-    keep("default", "key-of-default")
-    keep("staging", "key-of-staging", STAGING)
+    made = (
+        Profile("default", URL, Secret("key-of-default")),
+        Profile("staging", STAGING, Secret("key-of-staging")),
+    )
+    change_profiles(lambda _: {profile.name: profile for profile in made})
     return profiles_file()
 
 
@@ -127,6 +130,12 @@ def test_where_a_refused_key_is_from(file: Path, monkeypatch: pytest.MonkeyPatch
     assert origin(Common()) == text
 
 
+def test_code_reads_no_profiles(file: Path) -> None:
+    """A client that is made in code has no key of a profile."""
+    with pytest.raises(UsageError, match="no API key"):
+        Batches()
+
+
 # --- for which base URL
 
 
@@ -170,7 +179,7 @@ def test_an_invalid_base_url(run: Run, file: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o666])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])
 @pytest.mark.parametrize("argv", [("list",), ("profiles",), ("logout",), ("login", "--stdin")])
 def test_a_file_that_others_can_read(run: Run, file: Path, mode: int, argv: tuple[str, ...]) -> None:
     """It is refused by every command, with the command that mends it."""
@@ -222,6 +231,16 @@ def test_a_link_is_not_followed(file: Path, tmp_path: Path, dangles: bool) -> No
     assert target.exists() is not dangles
 
 
+def test_a_file_that_cannot_be_read(run: Run, file: Path) -> None:
+    """The error names it, the cause, and the variable that needs no file."""
+    file.unlink()
+    file.mkdir()
+    ran = run("list")
+    assert (ran.code, ran.out) == (3, "")
+    cause = "permission denied" if sys.platform == "win32" else "it is a directory"
+    assert f"cannot read {file}: {cause}; mend that, or set TOGETHER_API_KEY" in ran.err
+
+
 @posix
 def test_a_pipe_is_not_waited_for(file: Path) -> None:
     """What is no file is refused at once."""
@@ -246,11 +265,12 @@ def test_a_pipe_is_not_waited_for(file: Path) -> None:
         '{"profiles": {"a": {"base_url": "http://example.com", "api_key": "k"}}}',
         '{"profiles": {"a": {"base_url": 3, "api_key": "k"}}}',
         '{"profiles": {"a": {"base_url": "https://h", "api_key": 3}}}',
+        '{"profiles": {"a": {"base_url": "https://h", "api_key": ""}}}',
         '{"profiles": {"a b": {"base_url": "https://h", "api_key": "k"}}}',
         "[" * 100_000,
         '{"profiles": {"a": {"base_url": "https://h", "api_key": "secret"}}',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_damaged_file(run: Run, file: Path, content: str) -> None:
     """It is refused, and left as it is by a login, because it may hold other keys."""

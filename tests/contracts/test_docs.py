@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("[!_]*.md"))]
+PAGES = [README, *sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[!_]*/*.md")])]
 REFERENCE = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
 # The name of a distribution such as arro3-core begins with that of its package; that of prometheus-client equals it.

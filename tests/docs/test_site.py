@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(
     not SITE.is_dir(), reason="TOGETHER_BATCHES_SITE names no built site; see nox -s docs"
 )
 
-PAGES = [path.relative_to(SOURCE).with_suffix("").as_posix() for path in SOURCE.rglob("[!_]*.md")]
+SOURCES = [*SOURCE.glob("*.md"), *SOURCE.glob("[!_]*/*.md")]
+PAGES = [path.relative_to(SOURCE).with_suffix("").as_posix() for path in SOURCES]
 
 
 def text_of(page: str) -> str:

@@ -126,11 +126,14 @@ def test_an_edited_file(emulator: Emulator, backend: Backend, run: Callable[...,
 def test_a_keyring_that_fails(backend: Backend, run: Callable[..., Ran]) -> None:
     """Any error of a backend is one sentence, without the text of the error, which may have the key in it."""
     backend.error = RuntimeError(KEY)
-    for argv, doing in ((["list"], "read"), (["login", "--stdin", "--keyring"], "write to")):
+    for argv, doing, advice in (
+        (["list"], "read", "unlock it, or set TOGETHER_API_KEY"),
+        (["login", "--stdin", "--keyring"], "open", "leave out --keyring to keep the key in a file"),
+    ):
         ran = run(*argv)
         assert (ran.code, ran.out) == (1, "")
-        assert ran.err.endswith(
-            f"error: cannot {doing} the keyring of this system (RuntimeError); unlock it, or set TOGETHER_API_KEY\n"
+        assert ran.err == (
+            f"together-batches: error: cannot {doing} the keyring of this system (RuntimeError); {advice}\n"
         )
 
 

@@ -301,9 +301,8 @@ def patience_option(usual: float) -> Callable[[F], F]:
 
 def _complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from together_batches.cli._profiles import read_profiles
-    from together_batches.errors import UsageError
 
-    with suppress(CommandError, UsageError):  # a shell shows no errors
+    with suppress(CommandError):  # a shell shows no errors
         return [name for name in read_profiles() if name.startswith(incomplete)]
     return []
 

@@ -73,7 +73,7 @@ def login(profile: str | None, base_url: str | None, stdin: bool, keyring: bool,
     url = before.base_url if before else given_url(base_url) or usual_url()
     key = _checked(_from_stdin() if stdin else _from_terminal(url))
     if not no_check:
-        _ask(Common(base_url=url), key)
+        _try(Common(base_url=url), key)
     place = _keep(Profile(name, url, None if keyring else key), key)
     print_err(f"the key of profile {name!r}, for {url}, is in {place}")
     if profile is None and os.environ.get("TOGETHER_API_KEY", "").strip():
@@ -106,6 +106,7 @@ def _from_terminal(url: str) -> Secret:
         message = "this terminal would show the key; read it from a file: together-batches login --stdin < FILE"
         raise CommandError(message) from None
     except EOFError:
+        print_err("")  # the prompt has no line end
         return Secret()
     except KeyboardInterrupt:
         print_err("")  # the terminal has echoed ^C without a line end
@@ -127,7 +128,7 @@ def _checked(text: Secret) -> Secret:
 
 
 @in_loop
-async def _ask(common: Common, key: Secret) -> None:
+async def _try(common: Common, key: Secret) -> None:
     """Send the key with one small request; raise :class:`CommandError` unless the service accepts it."""
     async with connected(common, key=key) as batches:
         try:

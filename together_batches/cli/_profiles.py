@@ -115,7 +115,7 @@ def origin(common: Common) -> str:
 
 
 def _has_profiles() -> bool:
-    with suppress(CommandError, UsageError):
+    with suppress(CommandError):
         return bool(read_profiles())
     return False
 
@@ -185,13 +185,16 @@ def profiles_file() -> Path:
 def read_profiles() -> dict[str, Profile]:
     """Return the profiles by their names.
 
-    Raises :class:`CommandError` if the file is damaged, or if others can read or replace it.
+    Raises :class:`CommandError` if the file cannot be read or is damaged, or if others can read or replace it.
     """
     try:
         path = profiles_file()
     except UsageError:  # without a home there are none
         return {}
-    text = _text_of(path)
+    try:
+        text = _text_of(path)
+    except UsageError as error:
+        raise CommandError(str(error), Exit.DENIED) from None
     profiles = {} if text is None else _parsed(text)
     if profiles is None:
         message = f"{path} is damaged: it is not what 'together-batches login' writes; remove it, and log in again"
@@ -277,7 +280,10 @@ def _parsed(text: Secret) -> dict[str, Profile] | None:
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
         return None
-    is_sound = all(is_profile_name(each.name) and isinstance(each.api_key, Secret | None) for each in profiles)
+    is_sound = all(
+        is_profile_name(each.name) and each.api_key != "" and isinstance(each.api_key, Secret | None)
+        for each in profiles
+    )
     return {profile.name: profile for profile in profiles} if is_sound else None
 
 
@@ -288,20 +294,22 @@ def _hidden(members: dict[str, Any]) -> dict[str, Any]:
 
 # --- the keyring
 
+_WITHOUT = "leave out --keyring to keep the key in a file"
+
 
 def check_keyring() -> None:
-    """Raise :class:`CommandError` if the package that reaches the keyring is not installed."""
-    with _keyring("open"):
-        pass
+    """Raise :class:`CommandError` if there is no keyring, or no package that reaches it."""
+    with _keyring("open", _WITHOUT) as keyring:
+        keyring.get_password(_SERVICE, _SERVICE)
 
 
 def keep_in_keyring(profile: Profile, key: Secret) -> None:
     """Keep the key of a profile in the keyring of the system."""
-    with _keyring("write to") as keyring:
+    with _keyring("write to", _WITHOUT) as keyring:
         keyring.set_password(_SERVICE, profile.account, key)
         is_kept = keyring.get_password(_SERVICE, profile.account) == key
     if not is_kept:
-        message = "the keyring did not keep the key; leave out --keyring to keep it in a file"
+        message = f"the keyring did not keep the key; {_WITHOUT}"
         raise CommandError(message, Exit.FAILED)
 
 
@@ -313,7 +321,7 @@ def remove_from_keyring(profile: Profile) -> None:
 
 
 @contextmanager
-def _keyring(doing: str) -> Generator[Any]:
+def _keyring(doing: str, advice: str = "unlock it, or set TOGETHER_API_KEY") -> Generator[Any]:
     """Yield the module ``keyring``; convert whatever its backends raise, whose texts may have the key in them."""
     try:
         import keyring  # slow to import, and optional
@@ -323,9 +331,7 @@ def _keyring(doing: str) -> Generator[Any]:
     try:
         yield keyring
     except Exception as error:  # noqa: BLE001  # backends are plug-ins, and have errors of their own
-        message = (
-            f"cannot {doing} the keyring of this system ({type(error).__name__}); unlock it, or set TOGETHER_API_KEY"
-        )
+        message = f"cannot {doing} the keyring of this system ({type(error).__name__}); {advice}"
     else:
         return
     raise CommandError(message, Exit.FAILED)
