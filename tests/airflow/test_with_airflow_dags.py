@@ -356,6 +356,26 @@ def test_a_dataset(service: Emulator, airflow: Any, tmp_path: Path) -> None:
     assert service.count("create") == 8
 
 
+def test_a_dataset_with_a_schema(service: Emulator, airflow: Any, tmp_path: Path) -> None:
+    """A schema is a class by its import path; answers that do not fit it go again, and are counted."""
+    service.answer = lambda row: Answer("no JSON" if row["custom_id"] == "row-0" else '{"name": "Prague"}')
+    with DAG("dataset_with_a_schema") as dag:
+        together_run(
+            "run",
+            requests_uri=_write(tmp_path / "requests.jsonl", 4),
+            results_uri=(tmp_path / "answers.jsonl").as_uri(),
+            schema="local_airflow.Name",
+            retry_invalid=True,
+            max_attempts=2,
+            max_rows_per_job=2,
+            retry_delays=(),
+        )
+    run = airflow.run(dag)
+    assert set(airflow.states(run).values()) == {"success"}
+    manifest = airflow.result(run, "run.join")
+    assert (manifest["succeeded"], manifest["invalid"], manifest["failures_uri"], manifest["jobs"]) == (3, 1, None, 3)
+
+
 def test_too_many_shards(service: Emulator, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More shards than Airflow maps are refused before anything is sent, with what to do."""
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "3")

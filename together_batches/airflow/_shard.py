@@ -15,6 +15,8 @@ import attrs
 from anyio import to_thread
 
 from together_batches import runs
+from together_batches._schema.adapters import Adapter
+from together_batches._schema.response_format import is_format_of, response_format_text
 from together_batches._text import count_of, format_count
 from together_batches.airflow import _storage
 from together_batches.airflow._storage import Location
@@ -28,7 +30,7 @@ from together_batches.errors import (
     UsageError,
 )
 from together_batches.models import BatchJobStatus
-from together_batches.runs import Shard, rules
+from together_batches.runs import Shard, ShardRows, rules
 
 if TYPE_CHECKING:
     import logging
@@ -100,6 +102,8 @@ class Work:
     endpoint: str = "/v1/chat/completions"
     model_id: str | None = None
     priority: int | None = None
+    schema: Adapter[Any] | None = None
+    retry_invalid: bool = False
     max_attempts: int = 3
     retry_delays: Sequence[float] = (30, 120, 600)
     patience: float = 900
@@ -195,7 +199,8 @@ class ShardWork:
         known = self._ledger.shard
         if known is None:
             await self._check_places()
-            await self._ledger.begin(found)
+            schema = self._work.schema
+            await self._ledger.begin(found, None if schema is None else response_format_text(schema).decode())
             return found
         if (known.sha256, known.rows) != (found.sha256, found.rows):
             message = (
@@ -204,10 +209,13 @@ class ShardWork:
                 "were, or start a new DAG run"
             )
             raise RunChangedError(message, directory=str(self._work.pieces))
+        if not is_format_of(self._work.schema, self._ledger.response_format):
+            message = "the schema has changed since this task began: put it back as it was, or start a new DAG run"
+            raise RunChangedError(message, directory=str(self._work.pieces))
         return found
 
     def _only_shard(self) -> Shard:
-        shards = runs.shards(self._work.source, endpoint=self._work.endpoint)
+        shards = runs.shards(self._work.source, endpoint=self._work.endpoint, schema=self._work.schema)
         if len(shards) != 1:
             rows = sum(shard.rows for shard in shards)
             message = (
@@ -227,7 +235,16 @@ class ShardWork:
     # --- one attempt ----------------------------------------------------------------------------------------------
 
     def _following(self, shard: Shard) -> Attempt | None:
-        return rules.next_attempt(shard, self._ledger.attempts, max_attempts=self._work.max_attempts, now=self._now())
+        return rules.next_attempt(
+            shard,
+            self._ledger.attempts,
+            max_attempts=self._work.max_attempts,
+            now=self._now(),
+            retry_invalid=self._work.retry_invalid,
+        )
+
+    def _rows(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> ShardRows:
+        return runs.rows(self._work.source, shard, earlier, retry_invalid=attempt.retries_invalid)
 
     def _sent_again_at(self, attempt: Attempt) -> datetime | None:
         """Return when the rows of an attempt may be sent, if it repeats rows of a job that failed."""
@@ -272,13 +289,14 @@ class ShardWork:
         return await runs.begin(
             self._client,
             attempt,
-            runs.rows(work.source, shard, earlier),
+            self._rows(shard, attempt, earlier),
             save=self._save,
             earlier=earlier,
             identity=work.identity,
             endpoint=work.endpoint,
             model_id=work.model_id,
             priority=work.priority,
+            schema=work.schema,
             patience=patience,
             look_once=look_once,
         )
@@ -385,11 +403,12 @@ class ShardWork:
         return await runs.collect(
             self._client,
             attempt,
-            runs.rows(self._work.source, shard, earlier),
+            self._rows(shard, attempt, earlier),
             piece,
             scratch_directory=self._scratch,
             save=save,
             earlier=earlier,
+            schema=self._work.schema,
             patience=patience,
             give_up=give_up,
         )
@@ -497,15 +516,17 @@ class ShardWork:
 
     def _manifest(self, shard: Shard, failures: Location | None) -> dict[str, Any]:
         attempts = self._ledger.attempts
-        buckets = rules.buckets(shard, attempts, max_attempts=self._work.max_attempts)
+        work = self._work
+        buckets = rules.buckets(shard, attempts, max_attempts=work.max_attempts, retry_invalid=work.retry_invalid)
         used = rules.usage(attempts)
         return {
-            "results_uri": str(self._work.results),
+            "results_uri": str(work.results),
             "failures_uri": None if failures is None else str(failures),
             "rows": shard.rows,
             "succeeded": buckets.succeeded,
             "failed": buckets.failed,
             "missing": buckets.missing,
+            "invalid": buckets.invalid_answers,
             "job_ids": [attempt.job_id for attempt in attempts if attempt.job_id],
             "prompt_tokens": used.prompt_tokens,
             "completion_tokens": used.completion_tokens,
@@ -531,9 +552,13 @@ def failures_of(results: Location) -> Location:
 def check_outcome(manifest: dict[str, Any], fail_when: str) -> None:
     """Raise :class:`RowsFailedError` if rows without an answer are to fail the task."""
     unanswered = manifest["rows"] - manifest["succeeded"]
+    invalid = manifest.get("invalid", 0)
     if unanswered and (fail_when == "any" or (fail_when == "all" and not manifest["succeeded"])):
-        message = (
-            f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no answer; they are in "
-            f"{manifest['failures_uri']}, and everything is in {manifest['results_uri']}"
-        )
+        message = f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no "
+        message += f"valid answer ({format_count(invalid)} do not fit the schema)" if invalid else "answer"
+        if unanswered > invalid:
+            message += f"; {'others' if invalid else 'they'} are in {manifest['failures_uri']}, and"
+        else:
+            message += ";"
+        message += f" everything is in {manifest['results_uri']}"
         raise RowsFailedError(message, directory=manifest["results_uri"])
