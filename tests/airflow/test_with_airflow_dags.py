@@ -17,7 +17,7 @@ from together_batches.airflow import (
     together_run,
 )
 from together_batches.airflow._airflow import HAS_ON_KILL, version
-from together_batches.emulator import Answer, Emulator, Failure, Timing
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -232,6 +232,14 @@ def test_a_job_that_was_cancelled_by_somebody_else(service: Emulator, airflow: A
     service.ends_as = "COMPLETED"
     assert airflow.clear(dag, run, "ask") == "success"
     assert service.count("create") == 2
+
+
+def test_a_lost_create(service: Emulator, airflow: Any, tmp_path: Path) -> None:
+    """The job of a lost create is searched for by deferring, and is then created again."""
+    service.fail(Fault(on="create", lose="request"))
+    dag, results = _batch("a_lost_create", tmp_path)
+    assert airflow.states(airflow.run(dag)) == {"ask": "success"}
+    assert (service.count("create"), len(service.jobs), _ids(results)) == (2, 1, _all(4))
 
 
 def test_a_changed_input(service: Emulator, airflow: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
