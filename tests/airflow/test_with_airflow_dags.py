@@ -196,7 +196,7 @@ def test_a_cleared_task_sends_the_rest(service: Emulator, airflow: Any, tmp_path
 
 
 def test_what_begins_a_try(service: Emulator, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clear is told from the first try by what Airflow says of both; before 3.3 it cancels no job, like a retry."""
+    """The first try and a clear are recognised by what Airflow says of a try; before 3.3 a clear is a retry."""
     found = list[str]()
 
     def start_of(*args: Any) -> str:

@@ -87,10 +87,9 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, a job is cancelled when
-    its task is ended, and its rows are sent again by the next try: so it is if the job was cancelled before a retry
-    took it over, or if a clear began this try, which may cancel it a moment later. A job that is cancelled at another
-    time is not wanted.
+    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, the rows of a job
+    that was cancelled with its task are sent again: of one that was cancelled before a retry took it over, or that
+    existed at a clear, which may cancel it a moment later. Any other job that is cancelled is not wanted.
     """
 
     identity: str
@@ -146,7 +145,7 @@ class ShardWork:
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
                 if self._work.start == "clear":
-                    await self._note_cancelled(attempt.job_id)
+                    await ledger.note("taken-over", {"job_id": attempt.job_id})
                 elif self._work.start == "retry":
                     self._taken_over = attempt.job_id
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
@@ -335,14 +334,14 @@ class ShardWork:
         try:
             found = await collect(attempt, give_up=given_up)
         except ResultsUnavailableError as error:
+            await self._note_if_cancelled(self._ledger.attempts[attempt.number - 1])
             await self._look_again(_look_at(attempt), error, self._work.patience)
             if not self._work.give_up:
                 message = f"{error}; looked for during {self._work.patience:g} s"
                 raise ResultsUnavailableError(message, job_id=error.job_id, file_ids=error.file_ids) from error
             given_up = True
             found = await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
-        if found.job_id and found.job_id == self._taken_over and found.status in _CANCELLED:
-            await self._note_cancelled(found.job_id)
+        await self._note_if_cancelled(found)
         if found.collected_at is None:
             return found
         if not given_up and (moment := await self._seen_again_at(found)) is not None:
@@ -352,9 +351,10 @@ class ShardWork:
         await self._save(found)
         return found
 
-    async def _note_cancelled(self, job_id: str) -> None:
-        """Record that a job is cancelled because its task was ended, and not because its rows are not wanted."""
-        await self._ledger.note("taken-over", {"job_id": job_id})
+    async def _note_if_cancelled(self, attempt: Attempt) -> None:
+        """Record a job that was cancelled before this try took it over: its rows are sent again."""
+        if self._taken_over and attempt.job_id == self._taken_over and attempt.status in _CANCELLED:
+            await self._ledger.note("taken-over", {"job_id": attempt.job_id})
 
     async def _seen_again_at(self, found: Attempt) -> datetime | None:
         """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
