@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from inspect import signature
@@ -40,6 +41,13 @@ def _bags() -> Any:
         return import_module("airflow.dag_processing.dagbag")
     except ImportError:  # before 3.2
         return import_module("airflow.models.dagbag")
+
+
+@dataclass
+class Name:
+    """A schema that workers import."""
+
+    name: str
 
 
 class LocalAirflow:

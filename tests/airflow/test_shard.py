@@ -10,9 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from together_batches import AsyncBatches, RetryPolicy, jsonl
+from together_batches._schema.adapters import adapter_of
 from together_batches.airflow import _storage
 from together_batches.airflow._shard import (
     Finished,
@@ -319,6 +321,27 @@ async def test_failures_of_before(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
+    ("failures_uri", "expected"),
+    [
+        (None, r"2 of 3 rows have no valid answer \(2 do not fit the schema\); everything is in s3://b/r"),
+        ("s3://b/f", r"\(1 do not fit the schema\); others are in s3://b/f, and everything is in s3://b/r"),
+    ],
+)
+def test_invalid_answers_fail_a_task(failures_uri: str | None, expected: str) -> None:
+    """An answer that does not fit the schema is none; it is in the results, and not among the failures."""
+    invalid = 1 if failures_uri else 2
+    manifest = {
+        "rows": 3,
+        "succeeded": 1,
+        "invalid": invalid,
+        "failures_uri": failures_uri,
+        "results_uri": "s3://b/r",
+    }
+    with pytest.raises(RowsFailedError, match=expected):
+        check_outcome(manifest, "any")
+
+
+@pytest.mark.parametrize(
     ("succeeded", "fail_when", "fails"),
     [(3, "any", False), (2, "any", True), (2, "all", False), (0, "all", True), (0, "never", False)],
 )
@@ -447,6 +470,49 @@ async def test_a_kill_before_the_job_is_known(task: Task) -> None:
     with pytest.raises(RunError, match="was cancelled"):
         await task.proceed()
     assert [job["status"] for job in task.service.jobs] == ["CANCELLED"]
+
+
+# --- a schema -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class City:
+    """A city."""
+
+    name: str
+
+
+@attrs.frozen
+class _Other:
+    name: int
+
+
+async def test_a_schema(task: Task) -> None:
+    """Answers that do not fit the schema are counted, and their rows go again if that is wanted later."""
+    task.options |= {"schema": adapter_of(City), "max_attempts": 1}
+    fits = Answer('{"name": "Prague"}')
+    task.service.answer = lambda row: Answer("no JSON") if row["custom_id"] == "row-2" else fits
+    manifest = await task.finish()
+    assert (manifest["rows"], manifest["succeeded"], manifest["invalid"]) == (6, 5, 1)
+    assert manifest["failures_uri"] is None
+    task.service.answer = lambda row: fits
+    task.options |= {"retry_invalid": True, "max_attempts": 2}
+    manifest = await task.finish()
+    assert (manifest["succeeded"], manifest["invalid"], len(manifest["job_ids"])) == (6, 0, 2)
+    assert task.ids() == [f"row-{number}" for number in range(6)]
+
+
+async def test_a_changed_schema(task: Task) -> None:
+    """A task goes on with the schema that it was begun with, and refuses another, none, and one that it had not."""
+    task.service.timing = Timing(validating=0, running=3600)
+    task.options["schema"] = adapter_of(City)
+    waiting = await task.start()
+    for other in (adapter_of(_Other), None):
+        task.options["schema"] = other
+        with pytest.raises(RunChangedError, match="the schema has changed since this task began: put it back"):
+            await task.start()
+    task.options["schema"] = adapter_of(City)
+    assert await task.start() == waiting
 
 
 # --- results that are read again ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from together_batches.airflow import (
     together_run,
 )
 from together_batches.airflow._airflow import HAS_ON_KILL, version
-from together_batches.emulator import Answer, Emulator, Failure, Timing
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -196,7 +196,7 @@ def test_a_cleared_task_sends_the_rest(service: Emulator, airflow: Any, tmp_path
 
 
 def test_what_begins_a_try(service: Emulator, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clear is told from the first try by what Airflow says of both; before 3.3 it cancels no job, like a retry."""
+    """The first try and a clear are recognised by what Airflow says of a try; before 3.3 a clear is a retry."""
     found = list[str]()
 
     def start_of(*args: Any) -> str:
@@ -232,6 +232,14 @@ def test_a_job_that_was_cancelled_by_somebody_else(service: Emulator, airflow: A
     service.ends_as = "COMPLETED"
     assert airflow.clear(dag, run, "ask") == "success"
     assert service.count("create") == 2
+
+
+def test_a_lost_create(service: Emulator, airflow: Any, tmp_path: Path) -> None:
+    """The job of a lost create is searched for by deferring, and is then created again."""
+    service.fail(Fault(on="create", lose="request"))
+    dag, results = _batch("a_lost_create", tmp_path)
+    assert airflow.states(airflow.run(dag)) == {"ask": "success"}
+    assert (service.count("create"), len(service.jobs), _ids(results)) == (2, 1, _all(4))
 
 
 def test_a_changed_input(service: Emulator, airflow: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -354,6 +362,26 @@ def test_a_dataset(service: Emulator, airflow: Any, tmp_path: Path) -> None:
     assert airflow.clear(dag, run, "nightly.plan") == "success"
     assert airflow.clear(dag, run, "nightly.join") == "success"
     assert service.count("create") == 8
+
+
+def test_a_dataset_with_a_schema(service: Emulator, airflow: Any, tmp_path: Path) -> None:
+    """A schema is a class by its import path; answers that do not fit it go again, and are counted."""
+    service.answer = lambda row: Answer("no JSON" if row["custom_id"] == "row-0" else '{"name": "Prague"}')
+    with DAG("dataset_with_a_schema") as dag:
+        together_run(
+            "run",
+            requests_uri=_write(tmp_path / "requests.jsonl", 4),
+            results_uri=(tmp_path / "answers.jsonl").as_uri(),
+            schema="local_airflow.Name",
+            retry_invalid=True,
+            max_attempts=2,
+            max_rows_per_job=2,
+            retry_delays=(),
+        )
+    run = airflow.run(dag)
+    assert set(airflow.states(run).values()) == {"success"}
+    manifest = airflow.result(run, "run.join")
+    assert (manifest["succeeded"], manifest["invalid"], manifest["failures_uri"], manifest["jobs"]) == (3, 1, None, 3)
 
 
 def test_too_many_shards(service: Emulator, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from together_batches.airflow._airflow import AirflowFailException
 from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, ShardOperator
 from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
-from together_batches.emulator import Fault, Timing
+from together_batches.emulator import Answer, Fault, Timing
 from together_batches.errors import APIError, BatchesError, InternalServerError, UsageError
 
 try:
@@ -71,6 +71,9 @@ def _wait(call: Callable[..., Any], *args: Any, **kwargs: Any) -> TaskDeferred:
         ({"on_kill": "kill"}, "on_kill is one of"),
         ({"requests": "{{ rows }}"}, "requests is a list of requests that is known when the DAG is parsed, not str"),
         ({"requests": 5}, "not int: for others, write a file and give requests_uri"),
+        ({"retry_invalid": True}, "retry_invalid needs a schema"),
+        ({"schema": jsonl.Problem}, "because Airflow stores a DAG as JSON; it is together_batches.jsonl"),
+        ({"schema": 5}, "because Airflow stores a DAG as JSON; it is int"),
     ],
 )
 def test_invalid_options(requests: Path, options: dict[str, Any], expected: str) -> None:
@@ -118,6 +121,37 @@ def test_invalid_places(service: Emulator, requests: Path, results: str, expecte
     with pytest.raises(AirflowFailException, match=expected):
         plan.execute(CONTEXT)
     assert len(service.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ("no_such_module.Review", "schema 'no_such_module.Review' cannot be imported on this worker: ModuleNotFound"),
+        ("together_batches.jsonl.Nothing", "cannot be imported on this worker: "),
+        ("Review", "cannot be imported on this worker: ModuleNotFound"),
+        ("together_batches.jsonl.chat_request", "a schema is a pydantic model"),
+        ({"type": "nothing"}, "invalid schema"),
+    ],
+)
+def test_invalid_schemas(service: Emulator, requests: Path, schema: Any, expected: str) -> None:
+    """A schema that cannot be loaded, or sent, fails the task without a retry before anything is sent."""
+    with pytest.raises(AirflowFailException, match=expected):
+        _batch(requests, schema=schema).execute(CONTEXT)
+    plan, _ = _dataset(requests)
+    plan.schema = schema
+    with pytest.raises(AirflowFailException, match=expected):
+        plan.execute(CONTEXT)
+    assert len(service.requests) == 0
+
+
+def test_a_schema_as_a_dict(service: Emulator, requests: Path) -> None:
+    """A JSON schema is sent with each request."""
+    service.timing = Timing(validating=0, running=0)
+    service.answer = lambda row: Answer('{"name": "Prague"}' if row["custom_id"] == "row-0" else '{"city": 5}')
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    manifest = _batch(requests, schema=schema, max_attempts=1).execute(CONTEXT)
+    assert (manifest["succeeded"], manifest["invalid"]) == (1, 3)
+    assert service.content(str(service.jobs[0]["input_file_id"])).count(b'"required":["name"]') == 4
 
 
 # --- waiting ------------------------------------------------------------------------------------------------------

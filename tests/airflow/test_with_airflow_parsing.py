@@ -12,13 +12,16 @@ from together_batches.airflow._airflow import BaseHook
 with DAG("before"):
     BaseOperator(task_id="task")
 before, modules = time.process_time(), set(sys.modules)
-from together_batches.airflow import TogetherBatchOperator, TogetherBatchSensor, TogetherCancelOperator
+from together_batches.airflow import TogetherBatchOperator, TogetherBatchSensor, TogetherCancelOperator, together_run
 with DAG("parsed"):
     for number in range(8):
         TogetherBatchOperator(task_id=f"ask{number}", requests_uri="s3://bucket/in", results_uri="s3://bucket/out")
     TogetherCancelOperator(task_id="cancel", job_ids="job-1")
     TogetherBatchSensor(task_id="wait", job_id="job-1")
-print(time.process_time() - before, *(set(sys.modules) - modules))
+seconds = time.process_time() - before
+with DAG("dataset"):
+    together_run("run", requests_uri="s3://bucket/in", results_uri="s3://bucket/out", schema="answers.Review")
+print(seconds, *(set(sys.modules) - modules))
 """
 _HEAVY = {"aiohttp", "anyio", "attrs", "cattrs", "fsspec", "msgspec", "sqlite3", "upath"}
 

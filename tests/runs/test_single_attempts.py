@@ -28,7 +28,7 @@ from together_batches import (
     runs,
     to_dict,
 )
-from together_batches.emulator import Failure, Fault, Missing, Timing
+from together_batches.emulator import Answer, Failure, Fault, Missing, Timing
 from together_batches.runs import rules
 
 from .small_service import NOON, KilledError, Life, Service
@@ -109,6 +109,8 @@ class Driver:
         self.scratch = scratch
         self.identity = identity
         self.options: dict[str, Any] = {}
+        self.schema: Any = None
+        self.retry_invalid = False
 
     def cut(self, content: bytes, max_rows: int) -> None:
         self.storage.files["in"] = content
@@ -118,7 +120,8 @@ class Driver:
         return self.storage.open_to_read("in")
 
     def next(self, shard: Shard) -> Attempt | None:
-        return rules.next_attempt(shard, self.storage.attempts(shard), max_attempts=3, now=NOON)
+        attempts, again = self.storage.attempts(shard), self.retry_invalid
+        return rules.next_attempt(shard, attempts, max_attempts=3, now=NOON, retry_invalid=again)
 
     async def __call__(self) -> None:
         for shard in self.shards:
@@ -138,7 +141,7 @@ class Driver:
 
     async def begin(self, shard: Shard, attempt: Attempt) -> Attempt:
         earlier = self.storage.attempts(shard)[: attempt.number - 1]
-        rows = runs.rows(self.source, shard, earlier)
+        rows = runs.rows(self.source, shard, earlier, retry_invalid=attempt.retries_invalid)
         return await runs.begin(
             self.batches,
             attempt,
@@ -146,6 +149,7 @@ class Driver:
             save=self.storage.save,
             earlier=earlier,
             identity=self.identity,
+            schema=self.schema,
             **self.options,
         )
 
@@ -154,11 +158,12 @@ class Driver:
         return await runs.collect(
             self.batches,
             attempt,
-            runs.rows(self.source, shard, earlier),
+            runs.rows(self.source, shard, earlier, retry_invalid=attempt.retries_invalid),
             partial(self.storage.open_to_write, piece_of(attempt)),
             scratch_directory=self.scratch,
             save=self.storage.save,
             earlier=earlier,
+            schema=self.schema,
             **options,
         )
 
@@ -277,6 +282,57 @@ async def test_a_row_that_failed_is_sent_again_alone(drive: Driver, emulator: Em
     assert [line["custom_id"] for line in drive.lines if line["result"] == "failure"] == ["row-7"]
     assert drive.buckets == rules.Buckets(succeeded=9, failed=1)
     assert len(emulator.jobs) == 2
+
+
+@attrs.frozen
+class City:
+    """A city."""
+
+    name: str
+
+
+async def test_a_schema(drive: Driver, emulator: Emulator, fates: Fates) -> None:
+    """Rows are sent with the schema, and those whose answers do not fit it go again alone, if that is wanted."""
+    fits = Answer('{"name": "Prague"}')
+    fates.planned = {f"row-{number}": [fits, fits] for number in range(ROWS)}
+    fates.planned["row-5"] = [Answer("no JSON"), fits]
+    drive.schema = City
+    shard, attempt = first(drive)
+    await drive.step(shard, attempt)
+    assert drive.next(shard) is None
+    assert drive.lines[5]["result"] == "invalid"
+    assert drive.buckets == rules.Buckets(succeeded=9, invalid_answers=1)
+    fates.round += 1
+    drive.retry_invalid = True
+    await drive()
+    assert [each.rows for each in drive.storage.attempts(shard)] == [10, 1]
+    assert drive.buckets == rules.Buckets(succeeded=10)
+    sent = [json.loads(line) for job in emulator.jobs for line in emulator.content(job["input_file_id"]).splitlines()]
+    assert {row["body"]["response_format"]["json_schema"]["name"] for row in sent} == {"City"}
+    assert [{**row["body"], "response_format": None} for row in sent[:1]] == [
+        {**json.loads(drive.storage.files["in"].splitlines()[0])["body"], "response_format": None}
+    ]
+
+
+async def test_a_schema_has_room_in_each_job(drive: Driver) -> None:
+    """Shards that are cut for a schema leave room for it in each row."""
+    content = drive.storage.files["in"]
+    limit = len(content) + 1000
+    assert len(runs.shards(drive.source, max_bytes_per_job=limit)) == 1
+    assert len(runs.shards(drive.source, max_bytes_per_job=limit, schema=City)) == 2
+
+
+async def test_a_schema_that_is_refused(drive: Driver, emulator: Emulator) -> None:
+    """A schema for another endpoint, or one that cannot be sent, is refused before anything is uploaded."""
+    shard, attempt = first(drive)
+    drive.schema = City
+    drive.options = {"endpoint": "/v1/audio/transcriptions"}
+    with pytest.raises(UsageError, match="a schema is for answers of /v1/chat/completions"):
+        await drive.begin(shard, attempt)
+    drive.schema, drive.options = 5, {}
+    with pytest.raises(UsageError, match="a schema is a pydantic model"):
+        await drive.begin(shard, attempt)
+    assert len(emulator.requests) == 0
 
 
 async def test_an_attempt_that_has_its_job_costs_no_request(drive: Driver, emulator: Emulator) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._protocol import json_codec
+from together_batches._protocol.request_codec import response_format_member
+from together_batches._schema.json_schemas import is_same
 
 if TYPE_CHECKING:
     from together_batches._schema.adapters import Adapter
@@ -24,6 +26,19 @@ def response_format(adapter: Adapter[Any]) -> dict[str, Any]:
 def response_format_text(adapter: Adapter[Any]) -> bytes:
     """Return :func:`response_format` as JSON."""
     return json_codec.encode(response_format(adapter))
+
+
+def is_format_of(adapter: Adapter[Any] | None, text: str | None) -> bool:
+    """Return whether the JSON of an earlier call is that of the schema, in whatever words; None means no schema."""
+    if adapter is None or text is None:
+        return adapter is None and text is None
+    first: Any = json_codec.decode(text.encode())
+    return is_same(first["json_schema"]["schema"], adapter.json_schema())
+
+
+def added_bytes(adapter: Adapter[Any] | None) -> int:
+    """Return the maximum number of bytes that the parameter adds to a request; 0 without a schema."""
+    return 0 if adapter is None else len(response_format_member(response_format_text(adapter) + b","))
 
 
 def instruction(adapter: Adapter[Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import BaseOperator
-from together_batches.airflow._tasks import check_choice, failing_for_good, pushed_if_failing
+from together_batches.airflow._tasks import check_choice, failing_for_good, pushed_if_failing, schema_of
 from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from together_batches.airflow._shard import Work
     from together_batches.airflow._state import Entries, TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen
+    from together_batches.airflow._tasks import FailWhen, TaskSchema
 
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""
@@ -68,9 +68,11 @@ class PlanOperator(BaseOperator):
         endpoint: str,
         max_rows_per_job: int,
         group: str,
+        schema: TaskSchema | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.schema = schema
         self.requests_uri = requests_uri
         self.results_uri = results_uri
         self.endpoint = endpoint
@@ -91,7 +93,12 @@ class PlanOperator(BaseOperator):
         results, directory = _directory(self.results_uri, context, self.group)
         _storage.check_target(results)
         source = _storage.reader(_storage.requests_of(self.requests_uri, self.results_uri))
-        shards = runs.shards(source, endpoint=self.endpoint, max_rows_per_job=self.max_rows_per_job)
+        shards = runs.shards(
+            source,
+            endpoint=self.endpoint,
+            max_rows_per_job=self.max_rows_per_job,
+            schema=schema_of(self.schema),
+        )
         most = most_mapped()
         if len(shards) > most:
             message = (
@@ -304,13 +311,13 @@ def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
             yield from _storage.blocks_of(file)
 
 
-_SUMMED = ("rows", "succeeded", "failed", "missing", "prompt_tokens", "completion_tokens", "total_tokens")
+_SUMMED = ("rows", "succeeded", "failed", "missing", "invalid", "prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def _sum_of(manifests: Sequence[Mapping[str, Any]], results: Location, failures: Location | None) -> dict[str, Any]:
     return {
         "results_uri": str(results),
         "failures_uri": None if failures is None else str(failures),
-        **{name: sum(manifest[name] for manifest in manifests) for name in _SUMMED},
+        **{name: sum(manifest.get(name, 0) for manifest in manifests) for name in _SUMMED},
         "jobs": sum(len(manifest["job_ids"]) for manifest in manifests),
     }

@@ -15,6 +15,8 @@ import attrs
 from anyio import to_thread
 
 from together_batches import runs
+from together_batches._schema.adapters import Adapter
+from together_batches._schema.response_format import is_format_of, response_format_text
 from together_batches._text import count_of, format_count
 from together_batches.airflow import _storage
 from together_batches.airflow._storage import Location
@@ -28,7 +30,7 @@ from together_batches.errors import (
     UsageError,
 )
 from together_batches.models import BatchJobStatus
-from together_batches.runs import Shard, rules
+from together_batches.runs import Shard, ShardRows, rules
 
 if TYPE_CHECKING:
     import logging
@@ -85,10 +87,9 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, a job is cancelled when
-    its task is ended, and its rows are sent again by the next try: so it is if the job was cancelled before a retry
-    took it over, or if a clear began this try, which may cancel it a moment later. A job that is cancelled at another
-    time is not wanted.
+    ``pieces`` is the directory of the results of single attempts. With ``cancels_on_kill``, the rows of a job
+    that was cancelled with its task are sent again: of one that was cancelled before a retry took it over, or that
+    existed at a clear, which may cancel it a moment later. Any other job that is cancelled is not wanted.
     """
 
     identity: str
@@ -100,6 +101,8 @@ class Work:
     endpoint: str = "/v1/chat/completions"
     model_id: str | None = None
     priority: int | None = None
+    schema: Adapter[Any] | None = None
+    retry_invalid: bool = False
     max_attempts: int = 3
     retry_delays: Sequence[float] = (30, 120, 600)
     patience: float = 900
@@ -142,7 +145,7 @@ class ShardWork:
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
                 if self._work.start == "clear":
-                    await self._note_cancelled(attempt.job_id)
+                    await ledger.note("taken-over", {"job_id": attempt.job_id})
                 elif self._work.start == "retry":
                     self._taken_over = attempt.job_id
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
@@ -195,7 +198,8 @@ class ShardWork:
         known = self._ledger.shard
         if known is None:
             await self._check_places()
-            await self._ledger.begin(found)
+            schema = self._work.schema
+            await self._ledger.begin(found, None if schema is None else response_format_text(schema).decode())
             return found
         if (known.sha256, known.rows) != (found.sha256, found.rows):
             message = (
@@ -204,10 +208,13 @@ class ShardWork:
                 "were, or start a new DAG run"
             )
             raise RunChangedError(message, directory=str(self._work.pieces))
+        if not is_format_of(self._work.schema, self._ledger.response_format):
+            message = "the schema has changed since this task began: put it back as it was, or start a new DAG run"
+            raise RunChangedError(message, directory=str(self._work.pieces))
         return found
 
     def _only_shard(self) -> Shard:
-        shards = runs.shards(self._work.source, endpoint=self._work.endpoint)
+        shards = runs.shards(self._work.source, endpoint=self._work.endpoint, schema=self._work.schema)
         if len(shards) != 1:
             rows = sum(shard.rows for shard in shards)
             message = (
@@ -227,7 +234,16 @@ class ShardWork:
     # --- one attempt ----------------------------------------------------------------------------------------------
 
     def _following(self, shard: Shard) -> Attempt | None:
-        return rules.next_attempt(shard, self._ledger.attempts, max_attempts=self._work.max_attempts, now=self._now())
+        return rules.next_attempt(
+            shard,
+            self._ledger.attempts,
+            max_attempts=self._work.max_attempts,
+            now=self._now(),
+            retry_invalid=self._work.retry_invalid,
+        )
+
+    def _rows(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> ShardRows:
+        return runs.rows(self._work.source, shard, earlier, retry_invalid=attempt.retries_invalid)
 
     def _sent_again_at(self, attempt: Attempt) -> datetime | None:
         """Return when the rows of an attempt may be sent, if it repeats rows of a job that failed."""
@@ -272,13 +288,14 @@ class ShardWork:
         return await runs.begin(
             self._client,
             attempt,
-            runs.rows(work.source, shard, earlier),
+            self._rows(shard, attempt, earlier),
             save=self._save,
             earlier=earlier,
             identity=work.identity,
             endpoint=work.endpoint,
             model_id=work.model_id,
             priority=work.priority,
+            schema=work.schema,
             patience=patience,
             look_once=look_once,
         )
@@ -317,14 +334,14 @@ class ShardWork:
         try:
             found = await collect(attempt, give_up=given_up)
         except ResultsUnavailableError as error:
+            await self._note_if_cancelled(self._ledger.attempts[attempt.number - 1])
             await self._look_again(_look_at(attempt), error, self._work.patience)
             if not self._work.give_up:
                 message = f"{error}; looked for during {self._work.patience:g} s"
                 raise ResultsUnavailableError(message, job_id=error.job_id, file_ids=error.file_ids) from error
             given_up = True
             found = await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
-        if found.job_id and found.job_id == self._taken_over and found.status in _CANCELLED:
-            await self._note_cancelled(found.job_id)
+        await self._note_if_cancelled(found)
         if found.collected_at is None:
             return found
         if not given_up and (moment := await self._seen_again_at(found)) is not None:
@@ -334,9 +351,10 @@ class ShardWork:
         await self._save(found)
         return found
 
-    async def _note_cancelled(self, job_id: str) -> None:
-        """Record that a job is cancelled because its task was ended, and not because its rows are not wanted."""
-        await self._ledger.note("taken-over", {"job_id": job_id})
+    async def _note_if_cancelled(self, attempt: Attempt) -> None:
+        """Record a job that was cancelled before this try took it over: its rows are sent again."""
+        if self._taken_over and attempt.job_id == self._taken_over and attempt.status in _CANCELLED:
+            await self._ledger.note("taken-over", {"job_id": attempt.job_id})
 
     async def _seen_again_at(self, found: Attempt) -> datetime | None:
         """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
@@ -385,11 +403,12 @@ class ShardWork:
         return await runs.collect(
             self._client,
             attempt,
-            runs.rows(self._work.source, shard, earlier),
+            self._rows(shard, attempt, earlier),
             piece,
             scratch_directory=self._scratch,
             save=save,
             earlier=earlier,
+            schema=self._work.schema,
             patience=patience,
             give_up=give_up,
         )
@@ -497,15 +516,17 @@ class ShardWork:
 
     def _manifest(self, shard: Shard, failures: Location | None) -> dict[str, Any]:
         attempts = self._ledger.attempts
-        buckets = rules.buckets(shard, attempts, max_attempts=self._work.max_attempts)
+        work = self._work
+        buckets = rules.buckets(shard, attempts, max_attempts=work.max_attempts, retry_invalid=work.retry_invalid)
         used = rules.usage(attempts)
         return {
-            "results_uri": str(self._work.results),
+            "results_uri": str(work.results),
             "failures_uri": None if failures is None else str(failures),
             "rows": shard.rows,
             "succeeded": buckets.succeeded,
             "failed": buckets.failed,
             "missing": buckets.missing,
+            "invalid": buckets.invalid_answers,
             "job_ids": [attempt.job_id for attempt in attempts if attempt.job_id],
             "prompt_tokens": used.prompt_tokens,
             "completion_tokens": used.completion_tokens,
@@ -531,9 +552,13 @@ def failures_of(results: Location) -> Location:
 def check_outcome(manifest: dict[str, Any], fail_when: str) -> None:
     """Raise :class:`RowsFailedError` if rows without an answer are to fail the task."""
     unanswered = manifest["rows"] - manifest["succeeded"]
+    invalid = manifest.get("invalid", 0)
     if unanswered and (fail_when == "any" or (fail_when == "all" and not manifest["succeeded"])):
-        message = (
-            f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no answer; they are in "
-            f"{manifest['failures_uri']}, and everything is in {manifest['results_uri']}"
-        )
+        message = f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no "
+        message += f"valid answer ({format_count(invalid)} do not fit the schema)" if invalid else "answer"
+        if unanswered > invalid:
+            message += f"; {'others' if invalid else 'they'} are in {manifest['failures_uri']}, and"
+        else:
+            message += ";"
+        message += f" everything is in {manifest['results_uri']}"
         raise RowsFailedError(message, directory=manifest["results_uri"])

@@ -108,6 +108,7 @@ class TaskLedger:
         self._entries = entries
         self._before = before
         self.shard: Shard | None = None
+        self.response_format: str | None = None
         self.attempts: list[Attempt] = []
 
     async def load(self) -> None:
@@ -122,6 +123,7 @@ class TaskLedger:
             shard = self._before.get("shard")
         if shard is not None:
             self.shard = runs.shard_from_dict(shard)
+            self.response_format = shard.get("response_format")
         while (attempt := self._get(f"attempt-{len(self.attempts) + 1}")) is not None:
             self.attempts.append(runs.attempt_from_dict(attempt))
 
@@ -129,10 +131,11 @@ class TaskLedger:
         found = self._entries.get(name)
         return self._before.get(name) if found is None and self._before is not None else found
 
-    async def begin(self, shard: Shard) -> None:
-        """Record the shard."""
-        await self.note("shard", to_dict(shard))
-        self.shard = shard
+    async def begin(self, shard: Shard, response_format: str | None) -> None:
+        """Record the shard, and that of its schema if it has one."""
+        with_format = {} if response_format is None else {"response_format": response_format}
+        await self.note("shard", to_dict(shard) | with_format)
+        self.shard, self.response_format = shard, response_format
         self._before = None
 
     async def save(self, attempt: Attempt) -> None:

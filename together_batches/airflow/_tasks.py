@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
 from together_batches.airflow._airflow import HAS_ON_KILL, AirflowFailException, TaskDeferralError, version
@@ -19,6 +21,7 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from together_batches._schema.adapters import Adapter
     from together_batches.airflow._airflow import Context
     from together_batches.airflow._shard import Start
 
@@ -26,6 +29,8 @@ FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
 OnKill = Literal["cancel", "leave"]
 """What becomes of the job of a task that a person marks or clears."""
+TaskSchema = Mapping[str, object] | str
+"""A JSON schema, or the import path of a class, such as ``"my_package.answers.Review"``."""
 
 _LASTING = (RunError, UsageError, ValidationError)
 _LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -37,6 +42,37 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
         raise UsageError(message)
+
+
+def check_schema(schema: TaskSchema | None, *, retry_invalid: bool) -> None:
+    """Raise :class:`UsageError` for what cannot be kept in a DAG, which Airflow stores as JSON; load nothing."""
+    if schema is None and retry_invalid:
+        message = "retry_invalid needs a schema, because without one no answer is invalid"
+        raise UsageError(message)
+    given: object = schema
+    if not isinstance(given, str | Mapping | None):
+        name = f"{given.__module__}.{given.__qualname__}" if isinstance(given, type) else type(given).__name__
+        message = (
+            "schema is a JSON schema as a dict, or the import path of a class as text, such as "
+            f"'my_package.answers.Review', because Airflow stores a DAG as JSON; it is {name}"
+        )
+        raise UsageError(message)
+
+
+def schema_of(schema: TaskSchema | None) -> Adapter[Any] | None:
+    """Return a schema as answers are read by it; a class is imported."""
+    from together_batches._schema.adapters import adapter_of
+
+    if schema is None:
+        return None
+    if not isinstance(schema, str):
+        return adapter_of(schema)
+    try:
+        found: Any = resolve_name(schema)
+    except Exception as error:  # code of the module runs here, and may raise anything
+        message = f"schema {schema!r} cannot be imported on this worker: {type(error).__name__}: {error}"
+        raise UsageError(message) from error
+    return adapter_of(found)
 
 
 @contextmanager

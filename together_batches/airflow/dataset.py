@@ -11,7 +11,7 @@ from together_batches.airflow.hook import TogetherHook
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from together_batches.airflow._tasks import FailWhen, OnKill
+    from together_batches.airflow._tasks import FailWhen, OnKill, TaskSchema
 
 __all__ = ["together_run"]
 
@@ -24,6 +24,8 @@ def together_run(
     endpoint: str = "/v1/chat/completions",
     model_id: str | None = None,
     priority: int | None = None,
+    schema: TaskSchema | None = None,
+    retry_invalid: bool = False,
     max_rows_per_job: int = 50_000,
     max_attempts: int = 3,
     retry_delays: Sequence[float] = (30, 120, 600),
@@ -65,6 +67,8 @@ def together_run(
         "endpoint": endpoint,
         "model_id": model_id,
         "priority": priority,
+        "schema": schema,
+        "retry_invalid": retry_invalid,
         "max_attempts": max_attempts,
         "retry_delays": retry_delays,
         "on_kill": on_kill,
@@ -82,6 +86,7 @@ def together_run(
             results_uri=results_uri,
             endpoint=endpoint,
             max_rows_per_job=max_rows_per_job,
+            schema=schema,
             group=group.group_id,
         )
         first = FirstShardOperator(task_id="first", shard=1, fail_when="never", **shared)

@@ -15,10 +15,12 @@ from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
 from together_batches.airflow._tasks import (
     check_choice,
+    check_schema,
     explained_deferral,
     failing_for_good,
     identity_of,
     pushed_if_failing,
+    schema_of,
     start_of,
 )
 from together_batches.airflow.hook import TogetherHook
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from together_batches.airflow._shard import Finished, Paused, ShardWork, Waiting, Work
     from together_batches.airflow._state import TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen, OnKill
+    from together_batches.airflow._tasks import FailWhen, OnKill, TaskSchema
     from together_batches.jsonl import RequestLike
     from together_batches.models import BatchJob
     from together_batches.outcomes import CancelReport
@@ -50,7 +52,8 @@ class TogetherBatchOperator(BaseOperator):
     only rows without an answer, and nothing after a success. A new DAG run starts anew.
 
     The result is a small dict: ``results_uri`` and ``failures_uri`` (None if every row was answered); the numbers of
-    ``rows`` that ``succeeded``, ``failed`` or are ``missing``; ``job_ids``; and the tokens used.
+    ``rows`` that ``succeeded``, ``failed``, are ``missing``, or whose answers are ``invalid``; ``job_ids``; and the
+    tokens used.
 
     :param requests_uri: the URI of a file of requests, in the format of the Batch API (templated).
     :param requests: the requests, if they are few, in place of ``requests_uri``. They are not templated.
@@ -59,6 +62,10 @@ class TogetherBatchOperator(BaseOperator):
     :param endpoint: the endpoint of the requests (templated).
     :param model_id: sent with the job; it does not replace a model that a row omits (templated).
     :param priority: sent with the job.
+    :param schema: what answers must fit: a JSON schema as a dict, or the import path of a pydantic model or another
+        class, such as ``"my_package.answers.Review"``, which workers import. It is sent as ``response_format`` with
+        each request that has none; the prompts have to ask for JSON, too. It is not templated.
+    :param retry_invalid: send rows again whose answers do not fit the schema. They were paid for.
     :param max_attempts: maximum number of times that a row is sent.
     :param retry_delays: seconds until rows are sent again, as for :meth:`~together_batches.AsyncBatches.run`; the
         task is deferred meanwhile.
@@ -84,6 +91,8 @@ class TogetherBatchOperator(BaseOperator):
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: TaskSchema | None = None,
+        retry_invalid: bool = False,
         max_attempts: int = 3,
         retry_delays: Sequence[float] = (30, 120, 600),
         fail_when: FailWhen = "all",
@@ -97,6 +106,7 @@ class TogetherBatchOperator(BaseOperator):
         super().__init__(**kwargs)
         check_choice("fail_when", fail_when, ("any", "all", "never"))
         check_choice("on_kill", on_kill, ("cancel", "leave"))
+        check_schema(schema, retry_invalid=retry_invalid)
         _check_numbers(max_attempts, retry_delays, patience, poll_interval)
         self.results_uri = results_uri
         self.requests_uri = requests_uri
@@ -104,6 +114,8 @@ class TogetherBatchOperator(BaseOperator):
         self.endpoint = endpoint
         self.model_id = model_id
         self.priority = priority
+        self.schema = schema
+        self.retry_invalid = retry_invalid
         self.max_attempts = max_attempts
         self.retry_delays = retry_delays
         self.fail_when = fail_when
@@ -186,6 +198,8 @@ class TogetherBatchOperator(BaseOperator):
             endpoint=self.endpoint,
             model_id=self.model_id,
             priority=self.priority,
+            schema=schema_of(self.schema),
+            retry_invalid=self.retry_invalid,
             max_attempts=self.max_attempts,
             retry_delays=self.retry_delays,
             patience=self.patience,

@@ -111,7 +111,7 @@ class _AcceptedError(Exception):
 
 
 class TogetherPauseTrigger(BaseTrigger):
-    """Wait until a moment, after which the rows of a job that failed are sent again.
+    """Wait until a moment, after which a task goes on.
 
     :param moment: the moment, in ISO format with its offset.
     """

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.create import Created
     from together_batches._protocol.files import Uploaded
     from together_batches._protocol.upload_marks import Mark
+    from together_batches._schema.adapters import Adapter
     from together_batches.errors import APIError, BatchesError
     from together_batches.models import BatchJob
     from together_batches.runs._binary import BinarySink
@@ -184,8 +185,16 @@ class CallerResults:
     """
 
     def __init__(
-        self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path, *, is_again: bool = False
+        self,
+        context: CallerAttempt,
+        rows: BinaryInput,
+        sink: BinarySink,
+        scratch: Path,
+        *,
+        schema: Adapter[Any] | None = None,
+        is_again: bool = False,
     ) -> None:
+        self._schema = schema
         self._is_again = is_again
         self._context = context
         self._rows = rows
@@ -220,6 +229,7 @@ class CallerResults:
                 # The second job of a file has the rows of the first, too.
                 settled=_Everything() if self._context.shares_file else (),
                 raise_if_cancelled=raise_if_cancelled,
+                schema=self._schema,
             )
             self._sha256 = piece.sha256
             return arranged

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from together_batches import jsonl
+from together_batches._protocol.request_codec import response_format_member, with_response_format
 from together_batches._protocol.upload_marks import MARK_BYTES
+from together_batches._schema.adapters import adapter_of
+from together_batches._schema.response_format import added_bytes, response_format_text
 from together_batches._validation import positive_int
 from together_batches.errors import UsageError
+from together_batches.jsonl._lines import cut_lines
 from together_batches.runs import rules
 from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._joining import final_lines
@@ -18,6 +22,7 @@ from together_batches.runs._sharding import rows_left, scan
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from together_batches._schema.adapters import Adapter, Schema
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt, Shard
 
@@ -29,6 +34,7 @@ def shards(
     max_rows_per_job: int = jsonl.MAX_ROWS,
     max_bytes_per_job: int = jsonl.MAX_BYTES,
     invalid: Writable | None = None,
+    schema: Schema | None = None,
 ) -> tuple[Shard, ...]:
     """Check a file of requests, and cut it into as few shards as the limits allow, each for one job at a time.
 
@@ -41,6 +47,7 @@ def shards(
         max_rows_per_job: maximum rows in a shard.
         max_bytes_per_job: maximum bytes of the rows in a shard, and of its upload.
         invalid: a binary file for invalid lines, which are then left out of the shards. Otherwise they are an error.
+        schema: that of :func:`begin`, if it has one: it makes the rows of an upload longer.
 
     Raises:
         ValidationError: the file has no rows, or invalid lines; ``problems`` lists all of them.
@@ -55,12 +62,15 @@ def shards(
         endpoint=endpoint,
         max_rows=max_rows_per_job,
         max_bytes=min(max_bytes_per_job, jsonl.MAX_BYTES) - MARK_BYTES,
+        more_per_row=added_bytes(None if schema is None else adapter_of(schema)),
         aside=invalid,
         raise_if_cancelled=lambda: None,
     ).shards
 
 
-def rows(source: BinarySource, shard: Shard, earlier: Sequence[Attempt] = ()) -> ShardRows:
+def rows(
+    source: BinarySource, shard: Shard, earlier: Sequence[Attempt] = (), *, retry_invalid: bool = False
+) -> ShardRows:
     """Return the rows of the attempt that follows ``earlier`` at a shard, as a source for :func:`begin`.
 
     These are the rows that the earlier attempts left, in the order of the file: with no earlier attempt, all rows of
@@ -70,13 +80,14 @@ def rows(source: BinarySource, shard: Shard, earlier: Sequence[Attempt] = ()) ->
         source: the file that was cut into shards.
         shard: the shard.
         earlier: the attempts at the shard so far, in order, all of them collected.
+        retry_invalid: the ``retries_invalid`` of the attempt.
 
     Raises:
         UsageError: an invalid argument, or attempts that are not all those at the shard so far, in order.
     """
     _check_collected(earlier)
     check_order(shard.number, earlier, gaps=True)
-    return ShardRows(BinaryInput.of(source), shard, tuple(earlier))
+    return ShardRows(BinaryInput.of(source), shard, tuple(earlier), retry_invalid=retry_invalid)
 
 
 class ShardRows:
@@ -85,15 +96,19 @@ class ShardRows:
     Reading the last of them raises :class:`RunChangedError` if the file that was cut into shards has changed.
     """
 
-    def __init__(self, source: BinaryInput, shard: Shard, earlier: Sequence[Attempt]) -> None:
+    def __init__(
+        self, source: BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, retry_invalid: bool = False
+    ) -> None:
         self.name: str = str(source)
         self._source = source
         self._shard = shard
         self._earlier = earlier
+        self._retry_invalid = retry_invalid
 
     def __call__(self) -> RowsFile:
         """Open the rows."""
-        return RowsFile(self.name, rows_left(self._source, self._shard, self._earlier))
+        left = rows_left(self._source, self._shard, self._earlier, retry_invalid=self._retry_invalid)
+        return RowsFile(self.name, left)
 
 
 class RowsFile:
@@ -117,6 +132,23 @@ class RowsFile:
         """Close the source."""
         self._blocks.close()
         self._held = memoryview(b"")
+
+
+class RowsWithFormat:
+    """Rows with the ``response_format`` of a schema in each that has none: each call opens them."""
+
+    def __init__(self, source: BinaryInput, schema: Adapter[Any]) -> None:
+        self.name: str | None = str(source) if source.stem else None
+        self._source = source
+        self._member = response_format_member(response_format_text(schema))
+
+    def __call__(self) -> RowsFile:
+        """Open the rows."""
+        return RowsFile(str(self._source), self._blocks())
+
+    def _blocks(self) -> Generator[bytes]:
+        for lines in cut_lines(self._source.blocks(), jsonl.LineSplitter()):
+            yield b"".join([with_response_format(line, self._member) for line in lines.texts])
 
 
 def write_results(

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches import jsonl
-from together_batches._protocol import json_codec
-from together_batches._protocol.request_codec import response_format_member
 from together_batches._protocol.upload_marks import MARK_BYTES, sendable
-from together_batches._schema.json_schemas import is_same
-from together_batches._schema.response_format import response_format_text
+from together_batches._schema.response_format import added_bytes, is_format_of, response_format_text
 from together_batches._text import format_count
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._files import RequestLines
@@ -85,9 +82,6 @@ def _scanned(
 ) -> Scan:
     id_files = IdFiles(directory)
     id_files.prepare()
-    more = 0
-    if options.schema is not None:
-        more = len(response_format_member(response_format_text(options.schema) + b","))
     with ExitStack() as stack:
         aside = stack.enter_context(run_file(directory / INVALID)) if options.skip_invalid else None
         found = scan(
@@ -95,7 +89,7 @@ def _scanned(
             endpoint=options.endpoint,
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
-            more_per_row=more,
+            more_per_row=added_bytes(options.schema),
             first_rows=options.sample,
             aside=aside,
             keep_ids=id_files.write if keep_ids else None,
@@ -167,15 +161,11 @@ def _check_settings(options: Options, run: Run, directory: str) -> None:
 
 def _check_schema(schema: Adapter[Any] | None, run: Run, directory: str) -> None:
     """Raise :class:`RunChangedError` unless the schema is that of the run, in whatever words."""
+    if is_format_of(schema, run.response_format):
+        return
+    began = "with another schema"
     if run.response_format is None or schema is None:
-        if run.response_format is None and schema is None:
-            return
         began = "without a schema, and this call has one" if schema else "with a schema, and this call has none"
-    else:
-        first: Any = json_codec.decode(run.response_format.encode())
-        if is_same(first["json_schema"]["schema"], schema.json_schema()):
-            return
-        began = "with another schema"
     raise _changed(directory, f"the run in {directory} began {began}", "use the former")
 
 

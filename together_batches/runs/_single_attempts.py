@@ -11,9 +11,10 @@ import attrs
 
 from together_batches._local.os_errors import explained
 from together_batches._protocol.upload_marks import mark_of
+from together_batches._schema.adapters import adapter_of
 from together_batches._validation import path_of, positive_number
 from together_batches.errors import UsageError
-from together_batches.jsonl._requests import check_endpoint
+from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
 from together_batches.models import BatchJob
 from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
@@ -27,6 +28,7 @@ from together_batches.runs._caller_attempt import (
 )
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
+from together_batches.runs._dataset import RowsWithFormat
 from together_batches.runs._evidence import Evidence
 from together_batches.runs._records import check_order
 from together_batches.runs._threads import in_thread, own_thread
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from together_batches._schema.adapters import Schema
     from together_batches.client import AsyncBatches
     from together_batches.runs._binary import BinarySink, BinarySource
     from together_batches.runs._context import RunApi
@@ -52,6 +55,7 @@ async def begin(
     endpoint: str = "/v1/chat/completions",
     model_id: str | None = None,
     priority: int | None = None,
+    schema: Schema | None = None,
     patience: float = 900,
     look_once: bool = False,
 ) -> Attempt:
@@ -72,7 +76,7 @@ async def begin(
         identity: a text that no other work has, such as the id of a workflow's run: it makes the content of the
             uploaded file unique to the attempt (64 spaces and tabs in its first row), which identifies its job.
             Without it, other jobs of the same rows may be mistaken for the job of this attempt.
-        endpoint, model_id, priority: as for ``AsyncBatches.submit()``, the same in each call.
+        endpoint, model_id, priority, schema: as for ``AsyncBatches.submit()``, the same in each call.
         patience: as for ``AsyncBatches.run()``.
         look_once: for callers that wait without a process: look once for the job of a lost create, and once for a
             new upload, and raise an error if it is absent. Call it again after each
@@ -89,6 +93,9 @@ async def begin(
         UsageError: an invalid argument, a source that cannot be read, or one that has not the rows of the attempt.
     """
     check_endpoint(endpoint)
+    adapter = None if schema is None else adapter_of(schema)
+    if adapter is not None:
+        check_endpoint_of_schema(endpoint)
     check_order(attempt.shard, [*earlier, attempt], gaps=True)
     settings = Settings(endpoint, model_id, priority)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
@@ -109,8 +116,10 @@ async def begin(
                 await attempt_job.take_up(other)
                 return context.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        rows = CallerRows(context, BinaryInput.of(source), mark, endpoint)
-        beginning = Beginning(attempt_job, rows, look_once=look_once)
+        given = BinaryInput.of(source)
+        if adapter is not None:
+            given = BinaryInput(RowsWithFormat(given, adapter))
+        beginning = Beginning(attempt_job, CallerRows(context, given, mark, endpoint), look_once=look_once)
         await beginning.upload()
         await beginning.create()
     return context.attempt
@@ -125,6 +134,7 @@ async def collect(
     scratch_directory: str | os.PathLike[str],
     save: Save,
     earlier: Sequence[Attempt] = (),
+    schema: Schema | None = None,
     patience: float = 900,
     give_up: bool = False,
 ) -> Attempt:
@@ -148,6 +158,8 @@ async def collect(
         scratch_directory: an existing directory for temporary files as large as the results, which are removed.
         save: as for :func:`begin`.
         earlier: as for :func:`begin`.
+        schema: that of :func:`begin`. Rows whose answers do not fit it are ``"result": "invalid"``, and
+            :data:`~together_batches.runs.rules.INVALID`.
         patience: seconds for which the job, a file of results, or rows in it may be absent. 0 reads once.
         give_up: take what can be read now, and count the rest as missing: for results that are permanently lost, or a
             create that led to no job. Rows that were answered may then be sent, and charged, again.
@@ -162,6 +174,7 @@ async def collect(
             cannot be written, or a job that is to be given up and has not ended.
     """
     check_sink(sink)
+    adapter = None if schema is None else adapter_of(schema)
     check_order(attempt.shard, [*earlier, attempt], gaps=True)
     if not attempt.rows:
         return attempt
@@ -176,7 +189,7 @@ async def collect(
     with own_thread():
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
-            results = CallerResults(context, rows, sink, Path(scratch.name), is_again=is_again)
+            results = CallerResults(context, rows, sink, Path(scratch.name), schema=adapter, is_again=is_again)
             await _collect(Collecting(AttemptJob(context), results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):
