@@ -101,7 +101,7 @@ class Timeline:
 
 def timeline(view: RunView, now: datetime) -> Timeline:
     """Return the layout of a run; it ends at ``now`` while a process is at work on the run."""
-    noted = [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
+    noted = noted_times(view)
     began, last, end = min(noted), max(noted), "last noted"
     if view.state == "running":
         last, end = max(last, now), "now"
@@ -111,6 +111,11 @@ def timeline(view: RunView, now: datetime) -> Timeline:
     seconds = known * (1 + _BEYOND) if view.state == "interrupted" else known
     lanes = tuple(_lane(shard, view.max_attempts, began, seconds) for shard in view.shards)
     return Timeline(view, began, seconds, known, end, lanes)
+
+
+def noted_times(view: RunView) -> list[datetime]:
+    """Return all times that the run has recorded so far, by the clock of this machine."""
+    return [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
 
 
 def _times(attempt: AttemptView) -> Iterator[datetime]:
