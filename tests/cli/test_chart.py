@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from runs.views import any_run, at, attempt, moments, run, shard
 
 from together_batches.cli._chart import chart
+from together_batches.runs import SessionView
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -99,3 +100,28 @@ def test_any_run(view: RunView, now: datetime, width: int, most: int) -> None:
     lines = chart(view, now, width=width, most_lanes=most, ascii_only=False)
     assert all(line.cell_len <= width for line in lines)
     assert all(line.plain.isprintable() for line in lines)
+
+
+AWAY = run(
+    shard(1, attempt(0, 1, 2, 90)),
+    state="interrupted",
+    sessions=tuple(SessionView(began_at=at(first), last_at=at(last)) for first, last in ((0, 20), (60, 90))),
+)
+
+
+def test_no_process_at_work() -> None:
+    """The time at which no process was at work is a gap in a line of its own, also without colours."""
+    lines = lines_of(AWAY, width=100)
+    assert "no process for 40s" in lines[1]
+    assert lines[2].endswith("; no process since 2026-09-14 10:22:00 UTC")
+    (processes,) = (line for line in lines if line.startswith("process  "))
+    assert [len(part) for part in processes.removeprefix("process  ").split()] == pytest.approx([16, 24], abs=1)
+    assert "▪ a process at work" in lines[-1]
+    assert not any("process  " in line for line in lines_of(VIEW))
+
+
+def test_outcomes_on_a_narrow_terminal() -> None:
+    """If there is no room for it beside the line of a shard, its outcome is below."""
+    lines = lines_of(AWAY, width=20)
+    (number,) = (place for place, line in enumerate(lines) if line.strip().startswith("1  "))
+    assert lines[number + 1] == "  collecting"

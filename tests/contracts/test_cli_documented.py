@@ -20,7 +20,18 @@ SECTIONS = {
     title.strip("`"): text for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, flags=re.MULTILINE)
 }
 SUMMARIES = dict(COMMANDS.summaries())
-WITHOUT_THE_SERVICE = {"demo", "emulator", "validate", "split", "runs show", "label", "login", "logout", "profiles"}
+WITHOUT_THE_SERVICE = {
+    "demo",
+    "emulator",
+    "validate",
+    "split",
+    "runs list",
+    "runs show",
+    "label",
+    "login",
+    "logout",
+    "profiles",
+}
 
 
 def options(words: str) -> Iterator[tuple[str, str | None]]:

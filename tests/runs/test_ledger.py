@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -602,9 +603,40 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
     assert _names(tmp_path) == []
 
 
+# --- sessions ---
+
+
+async def test_sessions(directory: Path) -> None:
+    """Each process has a session: from when it opened the ledger until it closed it, or recorded something last."""
+    times = iter(NOON + timedelta(seconds=number) for number in range(100))
+    with locked(directory) as lock:
+        async with _ledger.opened(directory, lock, partial(next, times)) as ledger:
+            await ledger.save(ATTEMPT)
+            (first,) = _ledger.read(directory).sessions
+            assert (first.began_at, first.last_at) == (NOON, NOON + timedelta(seconds=1))
+        async with _ledger.opened(directory, lock, partial(next, times)) as ledger:
+            pass
+    first, second = _ledger.read(directory).sessions
+    assert (first.last_at, second.began_at, second.last_at) == tuple(
+        NOON + timedelta(seconds=number) for number in (2, 3, 4)
+    )
+
+
+async def test_a_session_that_another_process_has_ended(directory: Path) -> None:
+    """A process that has lost the run does not make its session longer."""
+    times = iter(NOON + timedelta(seconds=number) for number in range(100))
+    with locked(directory) as lock:
+        async with (
+            _ledger.opened(directory, lock, partial(next, times)),
+            _ledger.opened(directory, lock, partial(next, times)),
+        ):
+            pass
+    assert [each.last_at for each in _ledger.read(directory).sessions] == [NOON, NOON + timedelta(seconds=2)]
+
+
 # --- the layout on disk ---
 
-VERSION_4 = """
+VERSION_5 = """
 CREATE TABLE run (
     id TEXT NOT NULL PRIMARY KEY,
     input_name TEXT NOT NULL,
@@ -670,15 +702,21 @@ CREATE TABLE attempt (
     retries_invalid INTEGER NOT NULL,
     PRIMARY KEY (shard, number)
 );
+CREATE TABLE session (
+    number INTEGER NOT NULL,
+    began_at TEXT NOT NULL,
+    last_at TEXT NOT NULL,
+    PRIMARY KEY (number)
+);
 """
 
 
-@pytest.mark.parametrize("table", ["run", "shard", "attempt"])
-def test_the_layout_of_version_4(directory: Path, table: str) -> None:
+@pytest.mark.parametrize("table", ["run", "shard", "attempt", "session"])
+def test_the_layout_of_version_5(directory: Path, table: str) -> None:
     """The layout of a version is final, because it is on disks: another column is another version."""
-    assert _ledger.VERSION == 4
+    assert _ledger.VERSION == 5
     with closing(sqlite3.connect(":memory:")) as expected, _plain(directory) as ledger:
-        expected.executescript(VERSION_4)
+        expected.executescript(VERSION_5)
         for facts in ("table_info", "index_list", "foreign_key_list"):
             statement = f"PRAGMA {facts}({table})"
             assert ledger.execute(statement).fetchall() == expected.execute(statement).fetchall()
@@ -730,7 +768,8 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
 
 
-def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
+def _make_version_3(ledger: sqlite3.Connection) -> None:
+    ledger.execute("DROP TABLE session")
     for table, columns in {
         "run": ("made_of", "deduped", "response_format", "retry_invalid"),
         "shard": ("copies",),
@@ -740,10 +779,21 @@ def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
             ledger.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
 
 
+async def test_a_run_of_version_4_goes_on(directory: Path) -> None:
+    """A run of version 4 is upgraded; its earlier processes are not known."""
+    with _plain(directory) as earlier:
+        earlier.execute("DROP TABLE session")
+        earlier.execute("PRAGMA user_version = 4")
+    assert _ledger.read(directory).sessions == ()
+    async with _opened(directory):
+        pass
+    assert len(_ledger.read(directory).sessions) == 1
+
+
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
     """A run of version 3 is upgraded; it was begun without a fingerprint and a schema."""
     with _plain(directory) as earlier:
-        _drop_columns_of_version_4(earlier)
+        _make_version_3(earlier)
         earlier.execute("PRAGMA user_version = 3")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:
@@ -755,7 +805,7 @@ async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
     """A run of version 2 is upgraded, without hashes of its existing pieces, and without a schema."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
-        _drop_columns_of_version_4(earlier)
+        _make_version_3(earlier)
         earlier.execute("PRAGMA user_version = 2")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:

@@ -46,13 +46,17 @@ _FILES = Group(
 _RUNS = Group(
     "runs",
     "look at durable runs",
-    """Look at a durable run, one that goes on or one that ended. It needs no key
+    """Look at durable runs, those that go on and those that ended. It needs no key
     and no network.
 
     examples:
+      together-batches runs list
       together-batches runs show answers.jsonl.run
     """,
-    {"show": ("_runs", "show", "show a run: its rows, and its shards over time")},
+    {
+        "list": ("_run_list", "list_runs", "list the runs in a directory, and their states"),
+        "show": ("_runs", "show", "show a run: its rows, and its shards over time"),
+    },
 )
 
 COMMANDS = click.version_option(

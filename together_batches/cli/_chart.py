@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import ceil
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from together_batches.cli._text import count_of, escape
-from together_batches.runs._picture.timeline import PHASES, buckets, facts, ticks, timeline
+from together_batches.runs._picture.timeline import PHASES, absence_words, buckets, facts, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,11 +30,13 @@ _SIGNS: dict[str, tuple[str, str, str]] = {
     "invalid": ("!", "!", "#e69f00"),
     "in_flight": ("▒", "=", "#56b4e9"),
     "not_sent": ("░", ".", "bright_black"),
+    "process": ("▪", "+", ""),
 }
 """Sign and colour of each item: the sign where every character can be written, and the sign in ASCII."""
 
 _NARROWEST = 10
 _GAP = "  "
+_OUTCOME = "answered"
 
 
 def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_only: bool) -> list[Text]:
@@ -44,29 +47,38 @@ def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_on
     drawn = timeline(view, now)
     pen = _Pen(ascii_only=ascii_only)
     who = f" (process {view.pid} on {escape(view.host or '?')})" if view.pid is not None else ""
+    began = f"began {drawn.began:%Y-%m-%d %H:%M:%S} UTC"
+    if drawn.absences and drawn.absences[-1][1] > drawn.known:
+        began += f"; {absence_words(drawn, *drawn.absences[-1])}"
     lines = [
-        Text(f"{escape(view.input_name)}: {view.state}{who}", style="bold"),
-        Text(facts(drawn)),
-        Text(f"began {drawn.began:%Y-%m-%d %H:%M:%S} UTC"),
+        *_wrapped(f"{escape(view.input_name)}: {view.state}{who}", width, "bold"),
+        *_wrapped(facts(drawn), width),
+        *_wrapped(began, width),
         Text(""),
         pen.shares(view, width),
         *pen.legend([(name, f"{count_of(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
         Text(""),
         *pen.lanes(drawn, width, most_lanes),
         Text(""),
-        *pen.legend([*PHASES.items(), *_signs(drawn.lanes)], width),
+        *pen.legend([*PHASES.items(), *_signs(drawn)], width),
     ]
     for line in lines:
         line.truncate(width)
     return lines
 
 
-def _signs(lanes: Sequence[Lane]) -> Iterator[tuple[str, str]]:
-    bars = [bar for lane in lanes for bar in lane.bars]
+def _wrapped(text: str, width: int, style: str = "") -> list[Text]:
+    return [Text(line, style) for line in wrap(text, max(width, 1), break_on_hyphens=False)]
+
+
+def _signs(drawn: Timeline) -> Iterator[tuple[str, str]]:
+    bars = [bar for lane in drawn.lanes for bar in lane.bars]
     if any(bar.bad for bar in bars):
         yield "failed", "failed, expired or cancelled"
     if any(bar.attempt.number > 1 for bar in bars):
         yield "2", "sent again"
+    if drawn.absences:
+        yield "process", "a process at work"
 
 
 class _Pen:
@@ -85,9 +97,11 @@ class _Pen:
         lines = [Text()]
         for name, words in items:
             sign, style = self._sign(name)
-            if lines[-1] and len(lines[-1]) + len(_GAP) + 2 + len(words) > width:
+            first, *more = wrap(words, max(width - 2, 1)) or [""]
+            if lines[-1] and (more or len(lines[-1]) + len(_GAP) + 2 + len(first) > width):
                 lines.append(Text())
-            lines[-1].append(_GAP if lines[-1] else "").append(sign, style).append(f" {words}")
+            lines[-1].append(_GAP if lines[-1] else "").append(sign, style).append(f" {first}")
+            lines += [Text(f"  {line}") for line in more]
         return lines
 
     def shares(self, view: RunView, width: int) -> Text:
@@ -103,25 +117,43 @@ class _Pen:
         return line
 
     def lanes(self, drawn: Timeline, width: int, most: int) -> Iterator[Text]:
-        """Yield the axis, and a line for each shard."""
+        """Yield the axis, a line for the processes if there was none at times, and one for each shard.
+
+        On a narrow terminal the outcome of a shard is below its line.
+        """
         shown = _chosen(drawn.lanes, most)
         results = {lane.shard.number: lane.outcome for lane in shown}
-        names = max([len("shard"), *(len(str(number)) for number in results)])
-        outcomes = max([len("answered"), *map(len, results.values())])
-        room = max(width - names - outcomes - 2 * len(_GAP), _NARROWEST)
-        yield Text(f"{'shard':>{names}}{_GAP}{_axis(drawn, room)}{_GAP}answered", style="dim")
+        title, process = "shard", "process" if drawn.absences else ""
+        names = max(len(title), len(process), *(len(str(number)) for number in results))
+        room = width - names - len(_GAP)
+        beside = room - len(_GAP) - max([len(_OUTCOME), *map(len, results.values())])
+        is_narrow = beside < _NARROWEST
+        room = max(room if is_narrow else beside, 1)
+        last = "" if is_narrow else f"{_GAP}{_OUTCOME}"
+        yield Text(f"{title:>{names}}{_GAP}{_axis(drawn, room)}{last}"[:width], style="dim")
+        if process:
+            yield Text.assemble(f"{process:>{names}}{_GAP}", *self._processes(drawn, room))
         before = 0
         for lane in shown:
             number = lane.shard.number
             if left_out := number - before - 1:
                 yield self._left_out(names, left_out)
             before = number
-            line = Text(f"{number:>{names}}{_GAP}")
-            for sign, style in self._cells(drawn, lane, room):
-                line.append(sign, style)
-            yield line.append(f"{_GAP}{results[number]}")
+            line = Text.assemble(f"{number:>{names}}{_GAP}", *self._cells(drawn, lane, room))
+            if not is_narrow:
+                yield line.append(f"{_GAP}{results[number]}")
+            else:
+                yield line
+                yield from _wrapped(f"{_GAP}{results[number]}", width)
         if left_out := len(drawn.lanes) - before:
             yield self._left_out(names, left_out)
+
+    def _processes(self, drawn: Timeline, room: int) -> Iterator[tuple[str, str]]:
+        """Yield a sign for each piece of the time at which a process was at work, and a blank for each other one."""
+        for place in range(room):
+            middle = (place + 0.5) / room * drawn.seconds
+            is_away = any(begin <= middle < end for begin, end in drawn.absences)
+            yield (" ", "") if is_away else self._sign("process")
 
     def _left_out(self, names: int, many: int) -> Text:
         return Text(f"{self._dots:>{names}}{_GAP}{count_of(many, 'more shard')}", style="dim")

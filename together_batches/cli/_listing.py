@@ -57,7 +57,9 @@ class Field(Generic[T]):
 # --- the columns
 
 
-def _time(name: str, time: Callable[[T], datetime | None]) -> Field[T]:
+def time_field(name: str, time: Callable[[T], datetime | None]) -> Field[T]:
+    """Return a column of times."""
+
     def text(value: T) -> str | None:
         found = time(value)
         return None if found is None else format_time(found)
@@ -65,7 +67,7 @@ def _time(name: str, time: Callable[[T], datetime | None]) -> Field[T]:
     return Field(name, Column(name.upper()), text, value=time)
 
 
-def _age(created_at: datetime | None, now: datetime) -> str | None:
+def age_of(created_at: datetime | None, now: datetime) -> str | None:
     """Return an age in its two largest units, as durations are typed."""
     return None if created_at is None else lasted(max(0, int((now - created_at).total_seconds())))
 
@@ -85,13 +87,13 @@ def job_fields(now: datetime, labels: Labels = NO_LABELS) -> tuple[Field[BatchJo
         Field(
             "age",
             Column("AGE", rank=3, right=True),
-            lambda job: _age(job.created_at, now),
+            lambda job: age_of(job.created_at, now),
             value=lambda job: job.created_at and now - job.created_at,
         ),
         Field("model", Column("MODEL", rank=1, cut="middle", least=12), lambda job: job.model_id),
-        _time("created", lambda job: job.created_at),
-        _time("completed", lambda job: job.completed_at),
-        _time("deadline", lambda job: job.job_deadline),
+        time_field("created", lambda job: job.created_at),
+        time_field("completed", lambda job: job.completed_at),
+        time_field("deadline", lambda job: job.job_deadline),
         Field("endpoint", Column("ENDPOINT", cut="middle"), lambda job: job.endpoint),
         Field("input_file", Column("INPUT FILE"), lambda job: job.input_file_id),
         Field("output_file", Column("OUTPUT FILE"), lambda job: job.output_file_id),
@@ -119,10 +121,10 @@ def file_fields(now: datetime) -> tuple[Field[FileObject], ...]:
         Field(
             "age",
             Column("AGE", rank=3, right=True),
-            lambda file: _age(file.created_at, now),
+            lambda file: age_of(file.created_at, now),
             value=lambda file: file.created_at and now - file.created_at,
         ),
-        _time("created", lambda file: file.created_at),
+        time_field("created", lambda file: file.created_at),
         Field("purpose", Column("PURPOSE", rank=4), lambda file: file.purpose),
         Field("name", Column("NAME", rank=1, cut="middle", least=12), lambda file: file.filename),
     )
@@ -206,21 +208,27 @@ def print_jobs(common: Common, jobs: Sequence[BatchJob], now: datetime, view: Vi
     """Print a list of jobs; with ``reasons``, a table has the error of each failed job below its row."""
     labels = labels_of(job.id for job in jobs)
     last = ("labels",) if labels else ()
-    table = _Table(
+    table = ListTable(
         job_fields(now, labels),
         on_screen=(*_JOB_TABLE, *last),
         in_pipe=(*_JOB_LINE, *last),
         view=view,
         plain=lambda job: labelled(job, labels.get(job.id)),
     )
-    table.print(common, jobs, noun="job", note=(lambda job: job.error) if reasons else None)
+    table.print(
+        jobs,
+        noun="job",
+        json=common.json,
+        tell=common.note,
+        note=(lambda job: job.error) if reasons else None,
+    )
 
 
 def print_files(common: Common, files: Sequence[FileObject], view: View) -> None:
     """Print a list of files."""
     now = max((file.seen_at for file in files if file.seen_at), default=datetime.now(UTC))
-    table = _Table(file_fields(now), on_screen=_FILE_TABLE, in_pipe=_FILE_LINE, view=view)
-    table.print(common, files, noun="file")
+    table = ListTable(file_fields(now), on_screen=_FILE_TABLE, in_pipe=_FILE_LINE, view=view)
+    table.print(files, noun="file", json=common.json, tell=common.note)
 
 
 _USUAL_ID = 36
@@ -243,7 +251,7 @@ def item_on_screen(
     return "\n".join(draw(drawn, [row], screen.width, header=False, notes=notes, dots=screen.dots))
 
 
-class _Table(Generic[T]):
+class ListTable(Generic[T]):
     """A list of values as a table on a terminal, otherwise as lines, or with ``--json`` as an array."""
 
     def __init__(
@@ -262,11 +270,18 @@ class _Table(Generic[T]):
         self._plain = plain
 
     def print(
-        self, common: Common, values: Sequence[T], *, noun: str, note: Callable[[T], str | None] | None = None
+        self,
+        values: Sequence[T],
+        *,
+        noun: str,
+        json: bool,
+        tell: Callable[[str], None],
+        note: Callable[[T], str | None] | None = None,
     ) -> None:
+        """Print the values; ``tell`` receives how many are left out, and ``note`` returns what is below a row."""
         view = self._view
         shown = self._sorted(values)[: view.limit]
-        if common.json:
+        if json:
             print("[" + ",\n".join(as_json(self._plain(value)) for value in shown) + "]")
         elif is_terminal(sys.stdout):
             self._draw(shown, note)
@@ -275,7 +290,7 @@ class _Table(Generic[T]):
             header = ["\t".join(field.name for field in fields)] if view.header else []
             print_lines([*header, *("\t".join(columns(field.text(value) for field in fields)) for value in shown)])
         if len(shown) < len(values):
-            common.note(f"the first {format_count(len(shown))} of {count_of(len(values), noun)}")
+            tell(f"the first {format_count(len(shown))} of {count_of(len(values), noun)}")
 
     def _sorted(self, values: Sequence[T]) -> list[T]:
         """Return the values in the order of the view; those without a value in its column come last."""

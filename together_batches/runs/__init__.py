@@ -26,6 +26,7 @@ from together_batches.runs._values import (
     RunReport,
     RunState,
     RunView,
+    SessionView,
     ShardView,
     UnfinishedJobs,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "RunState",
     "RunView",
     "Save",
+    "SessionView",
     "Shard",
     "ShardRows",
     "ShardView",

@@ -9,7 +9,7 @@ import attrs
 from together_batches._validation import path_of
 from together_batches.runs import _ledger, rules
 from together_batches.runs._lock import holder
-from together_batches.runs._values import AttemptView, RunView, ShardView
+from together_batches.runs._values import AttemptView, RunView, SessionView, ShardView
 
 if TYPE_CHECKING:
     import os
@@ -61,6 +61,9 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
             for shard in snapshot.shards
         ),
         usage=rules.usage(snapshot.attempts),
+        sessions=tuple(
+            SessionView(began_at=session.began_at, last_at=session.last_at) for session in snapshot.sessions
+        ),
         warnings=tuple(dict.fromkeys(item.warning for item in snapshot.attempts if item.warning)),
     )
 

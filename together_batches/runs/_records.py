@@ -163,6 +163,18 @@ class Attempt(Versioned):
         return f"{self.former_file_ids} {file_id or ''}".strip()
 
 
+@attrs.frozen(kw_only=True)
+class Session:
+    """The time for which a process held the run: ``number`` is its holder number.
+
+    ``last_at`` is when it let the run go or, if it was killed, when it recorded something last.
+    """
+
+    number: int
+    began_at: datetime
+    last_at: datetime
+
+
 def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) -> None:
     """Raise :class:`UsageError` unless these are attempts at a shard in order, from the first on if without ``gaps``.
 
@@ -183,11 +195,15 @@ def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) 
 
 @attrs.frozen
 class LedgerSnapshot:
-    """Content of a ledger: the run, its shards in order, and their attempts in order."""
+    """Content of a ledger: the run, its shards in order, and their attempts in order.
+
+    ``sessions`` are those of all processes, none from before they were recorded; they are not part of equality.
+    """
 
     run: Run
     shards: tuple[Shard, ...]
     attempts: tuple[Attempt, ...] = ()
+    sessions: tuple[Session, ...] = attrs.field(default=(), eq=False)
 
 
 class Ledger(Protocol):

@@ -63,7 +63,7 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         if is_new:
             await in_thread(partial(_refuse_others, places, options, ()))
             path = await _input.begin(source, places, options, now=api.time.now())
-        ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
+        ledger = await stack.enter_async_context(_ledger.opened(directory, lock, api.time.now))
         store = RunStore(ledger, await ledger.load())
         if path is None:
             path = await _input.known_input(source, places, options, store.run)

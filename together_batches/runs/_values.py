@@ -234,12 +234,24 @@ class ShardView(Plain):
 
 
 @attrs.frozen(kw_only=True)
+class SessionView(Plain):
+    """The time for which a process was at work on a run, by the clock of this machine.
+
+    ``last_at`` is when it ended or, if it was killed or still is at work, when it recorded something last.
+    """
+
+    began_at: datetime
+    last_at: datetime
+
+
+@attrs.frozen(kw_only=True)
 class RunView(_Counted):
     """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
     written and no row is left to send, and ``interrupted`` otherwise. Rows are counted as in :class:`RunReport`;
-    ``in_flight`` rows were sent and are not collected yet.
+    ``in_flight`` rows were sent and are not collected yet. ``sessions`` are the times for which processes were at
+    work, in order.
     """
 
     directory: Path
@@ -265,6 +277,7 @@ class RunView(_Counted):
     usage: Usage
     warnings: tuple[str, ...] = ()
     invalid_answers: int = 0
+    sessions: tuple[SessionView, ...] = ()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return the value as IPython shows it: as its picture."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from runs.views import JOB, any_run, at, attempt, moments, run, shard
 from together_batches import UsageError
 from together_batches.models import Usage
-from together_batches.runs import to_html, to_svg
+from together_batches.runs import SessionView, to_html, to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,3 +224,16 @@ def test_only_a_view_is_drawn() -> None:
     for draw in (to_svg, to_html):
         with pytest.raises(UsageError, match=r"a picture is of a RunView, .* not of dict"):
             draw(other)
+
+
+def test_no_process_at_work() -> None:
+    """The time without a process at work is a band behind the bars, with a tooltip, and a place in the legend."""
+    sessions = tuple(SessionView(began_at=at(first), last_at=at(last)) for first, last in ((0, 20), (60, 80)))
+    image = drawn(run(shard(1, attempt(0, 1, 2, 80)), state="interrupted", sessions=sessions))
+    (legend, first, last) = (each for each in image.iter(f"{SVG}rect") if each.get("class") == "tb-absence")
+    assert legend.find(f"{SVG}title") is None
+    assert (first.findtext(f"{SVG}title") or "") == "no process for 40s from 2026-09-14 10:20:50 UTC on"
+    assert (last.findtext(f"{SVG}title") or "") == "no process since 2026-09-14 10:21:50 UTC"
+    assert "tb-absence" not in to_svg(FINISHED).partition("</style>")[2]
+    page = to_html(run(sessions=sessions))
+    assert "2026-09-14 10:20:30Z to 2026-09-14 10:20:50Z; 2026-09-14 10:21:30Z to 2026-09-14 10:21:50Z" in page

@@ -5,18 +5,20 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.views import any_run, at, attempt, moments, run, shard
 from together_batches.models import Usage
+from together_batches.runs import SessionView
 from together_batches.runs._picture.timeline import buckets, facts, standing, ticks, timeline
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from together_batches.runs import RunView
+    from together_batches.runs import RunState, RunView
     from together_batches.runs._picture.timeline import Lane, Stretch
 
 
@@ -164,3 +166,29 @@ def test_any_run(view: RunView, now: datetime) -> None:
         assert all(0 <= item.begin <= item.end <= drawn.seconds for item in stretches)
         assert all(before.end <= after.begin for before, after in pairwise(stretches))
     assert sum(many for _, _, many in buckets(view)) == view.rows
+
+
+def _sessions(*times: tuple[float, float]) -> tuple[SessionView, ...]:
+    return tuple(SessionView(began_at=at(first), last_at=at(last)) for first, last in times)
+
+
+@pytest.mark.parametrize(
+    ("state", "sessions", "expected"),
+    [
+        ("finished", [(0, 20), (60, 100)], [(20, 60)]),
+        ("interrupted", [(0, 20), (60, 80)], [(20, 60), (80, 104)]),
+        ("interrupted", [(0, 500)], [(100, 104)]),
+        ("running", [(0, 20), (60, 60)], [(20, 60)]),
+        ("finished", [(0, 50), (50.9, 100)], []),
+        ("finished", [(0, 100), (9_000, 9_001)], []),
+        ("finished", [(0, 60), (30, 70), (80, 100)], [(70, 80)]),
+        ("interrupted", [], []),
+    ],
+)
+def test_absences(state: RunState, sessions: list[tuple[float, float]], expected: list[tuple[float, float]]) -> None:
+    """No process is at work between two sessions and after the last one, if that is long enough, and not finished."""
+    view = run(shard(1, attempt(0, 1, 2, 90, 100)), state=state, sessions=_sessions(*sessions))
+    if state == "finished":
+        view = attrs.evolve(view, finished_at=at(100))
+    drawn = timeline(view, at(100))
+    assert [pytest.approx(pair) for pair in expected] == list(drawn.absences)

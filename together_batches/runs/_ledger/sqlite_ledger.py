@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from anyio import CancelScope
@@ -21,10 +23,10 @@ from together_batches.runs._ledger.connection import (
     path_in,
     transaction,
 )
-from together_batches.runs._ledger.schema import ATTEMPT, RUN, UPGRADES, VERSION, load_all
+from together_batches.runs._ledger.schema import ATTEMPT, RUN, SESSION, UPGRADES, VERSION, load_all
+from together_batches.runs._records import Session
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
@@ -35,12 +37,14 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def opened(directory: Path, lock: _lock.Lock) -> AsyncGenerator[SqliteLedger]:
-    """Open the ledger in a directory, for the process that holds the run.
+async def opened(
+    directory: Path, lock: _lock.Lock, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncGenerator[SqliteLedger]:
+    """Open the ledger in a directory, for the process that holds the run; ``now`` is the clock of its session.
 
     Raise :class:`RunLedgerError` if it cannot be trusted.
     """
-    ledger = SqliteLedger(directory, lock)
+    ledger = SqliteLedger(directory, lock, now)
     try:
         await ledger.open()
         yield ledger
@@ -59,9 +63,10 @@ class SqliteLedger:
 
     _connection: sqlite3.Connection
 
-    def __init__(self, directory: Path, lock: _lock.Lock) -> None:
+    def __init__(self, directory: Path, lock: _lock.Lock, now: Callable[[], datetime]) -> None:
         self._directory = directory
         self._lock = lock
+        self._now = now
         self._thread = ThreadPoolExecutor(1, "together_batches ledger")
         self._resources = ExitStack()
         self._holder = 0
@@ -86,13 +91,22 @@ class SqliteLedger:
                     connection.execute(f"PRAGMA user_version = {VERSION}")
                     connection.execute("UPDATE run SET holder = holder + 1")
                     (self._holder,) = connection.execute("SELECT holder FROM run").fetchone()
+                    began_at = self._now()
+                    SESSION.save(connection, [Session(number=self._holder, began_at=began_at, last_at=began_at)])
             self._opened_file = identity_of(path)
 
         await self._do("read", connect)
 
     async def close(self) -> None:
         """Finish pending work, and close the file."""
-        await self._do("written", self._resources.close)
+
+        def close() -> None:
+            with self._resources:
+                if self._opened_file is not None:
+                    with suppress(sqlite3.Error), transaction(self._connection):
+                        self._note_time()  # without it, only the end of the session is less exact
+
+        await self._do("written", close)
         self._thread.shutdown(wait=False)
 
     async def load(self) -> LedgerSnapshot:
@@ -124,6 +138,14 @@ class SqliteLedger:
         with transaction(self._connection):
             self._check_holder()
             table.save(self._connection, records)
+            self._note_time()
+
+    def _note_time(self) -> None:
+        """Record that the session of this process has lasted until now, unless another has taken over the run."""
+        self._connection.execute(
+            "UPDATE session SET last_at = ? WHERE number = ? AND number = (SELECT holder FROM run)",
+            [self._now().isoformat(), self._holder],
+        )
 
     def _check_holder(self) -> None:
         (holder,) = self._connection.execute("SELECT holder FROM run").fetchone()

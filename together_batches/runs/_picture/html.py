@@ -113,6 +113,9 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
         yield "priority", str(view.priority)
     yield "most attempts at a row", str(view.max_attempts)
     yield "began", _moment(view.started_at)
+    if view.sessions:
+        sessions = (f"{_moment(each.began_at)} to {_moment(each.last_at)}" for each in view.sessions)
+        yield "processes at work", "; ".join(sessions)
     yield "finished", _moment(view.finished_at)
     if view.pid is not None:
         yield "process", f"{view.pid} on {view.host or 'an unknown machine'}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from together_batches._text import count_of, escape, lasted
 from together_batches.errors import UsageError
-from together_batches.runs._picture.timeline import PHASES, buckets, facts, ticks, timeline
+from together_batches.runs._picture.timeline import PHASES, absence_words, buckets, facts, ticks, timeline
 from together_batches.runs._values import RunView
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ _COLOURS = {
     "ink": ("#1f2328", "#e6edf3"),
     "faint": ("#59636e", "#9198a1"),
     "line": ("#d8dee4", "#30363d"),
+    "absence": ("#fbf0d0", "#37301a"),
     "sending": ("#56b4e9", "#8fd0f7"),
     "waiting": ("#c4cbd3", "#59636e"),
     "running": ("#0072b2", "#3d9be0"),
@@ -85,11 +86,12 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
     counts = [(f"tb-{name}", f"{count_of(many, 'row')} {word}", many) for name, word, many in buckets(view) if many]
     parts = [*_head(drawn), *_shares(counts)]
     outcomes, at = _legend([(css, words) for css, words, _ in counts], 132.0)
-    phases, at = _legend(_phase_words(drawn.lanes), at + 14)
+    phases, at = _legend(_phase_words(drawn), at + 14)
     parts += [*outcomes, *phases]
     top = at + 34
     pitch = next((pitch for most, pitch in _PITCHES if len(drawn.lanes) <= most), _FLATTEST)
     bottom = top + pitch * max(1, len(drawn.lanes))
+    parts += _absences(drawn, top, bottom)
     parts += _axis(drawn, top, bottom)
     for number, lane in enumerate(drawn.lanes):
         parts += _lane(drawn, lane, top + pitch * number, pitch)
@@ -156,13 +158,15 @@ def _shares(counts: Sequence[tuple[str, str, int]]) -> Iterator[str]:
         yield _rect("tb-waiting", x, 84, room, 16)
 
 
-def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
-    bars = [bar for lane in lanes for bar in lane.bars]
+def _phase_words(drawn: Timeline) -> list[tuple[str, str]]:
+    bars = [bar for lane in drawn.lanes for bar in lane.bars]
     labels = [(f"tb-{name}", words) for name, words in PHASES.items()]
     if any(bar.bad for bar in bars):
         labels.append(("tb-cross", "failed, expired or cancelled"))
     if any(bar.attempt.found for bar in bars):
         labels.append(("tb-found", "found again after a crash"))
+    if drawn.absences:
+        labels.append(("tb-absence", "no process at work"))
     return labels
 
 
@@ -196,6 +200,13 @@ _SIGNS = {"tb-cross": _cross, "tb-found": _diamond}
 
 def _x(drawn: Timeline, seconds: float) -> float:
     return _AXIS + (_AXIS_END - _AXIS) * seconds / drawn.seconds
+
+
+def _absences(drawn: Timeline, top: float, bottom: float) -> Iterator[str]:
+    """Yield a band behind the bars for each time at which no process was at work."""
+    for begin, end in drawn.absences:
+        first, last = _x(drawn, begin), _x(drawn, end)
+        yield _rect("tb-absence", first, top - 4, last - first, bottom - top + 4, absence_words(drawn, begin, end))
 
 
 def _axis(drawn: Timeline, top: float, bottom: float) -> Iterator[str]:

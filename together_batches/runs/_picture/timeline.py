@@ -6,7 +6,7 @@ meanwhile. A renderer (an image, a terminal) only converts seconds into position
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -36,6 +36,8 @@ _STEPS = (
 )
 _SHORTEST = 0.01
 """Minimum seconds of a picture; a shorter run is drawn as if it had lasted this long."""
+_LEAST_ABSENCE = 0.01
+"""Fraction of the time below which no process is missed."""
 _BEYOND = 0.04
 """Fraction of the time drawn beyond the last record of an interrupted run, whose continuation is unknown."""
 
@@ -89,7 +91,10 @@ class Lane:
 
 @attrs.frozen
 class Timeline:
-    """Whole picture: ``seconds`` from ``began`` on. The records end after ``known`` seconds; ``end`` is the label."""
+    """Whole picture: ``seconds`` from ``began`` on. The records end after ``known`` seconds; ``end`` is the label.
+
+    ``absences`` are the times, begin and end, at which no process was at work; the last may be open.
+    """
 
     view: RunView
     began: datetime
@@ -97,11 +102,12 @@ class Timeline:
     known: float
     end: str
     lanes: tuple[Lane, ...]
+    absences: tuple[tuple[float, float], ...] = ()
 
 
 def timeline(view: RunView, now: datetime) -> Timeline:
     """Return the layout of a run; it ends at ``now`` while a process is at work on the run."""
-    noted = [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
+    noted = noted_times(view)
     began, last, end = min(noted), max(noted), "last noted"
     if view.state == "running":
         last, end = max(last, now), "now"
@@ -110,7 +116,24 @@ def timeline(view: RunView, now: datetime) -> Timeline:
     known = max((last - began).total_seconds(), _SHORTEST)
     seconds = known * (1 + _BEYOND) if view.state == "interrupted" else known
     lanes = tuple(_lane(shard, view.max_attempts, began, seconds) for shard in view.shards)
-    return Timeline(view, began, seconds, known, end, lanes)
+    return Timeline(view, began, seconds, known, end, lanes, tuple(_absences(view, began, known, seconds)))
+
+
+def _absences(view: RunView, began: datetime, known: float, seconds: float) -> Iterator[tuple[float, float]]:
+    """Yield the times between two processes, if long enough to be seen, and that after the last one."""
+    left: float | None = None
+    for session in view.sessions:
+        first, last = ((time - began).total_seconds() for time in (session.began_at, session.last_at))
+        if left is not None and min(first, known) - left >= _LEAST_ABSENCE * seconds:
+            yield left, min(first, known)
+        left = min(max(last, left or 0.0), known)
+    if left is not None and view.state == "interrupted":
+        yield left, seconds
+
+
+def noted_times(view: RunView) -> list[datetime]:
+    """Return all times that the run has recorded so far, by the clock of this machine."""
+    return [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
 
 
 def _times(attempt: AttemptView) -> Iterator[datetime]:
@@ -194,7 +217,17 @@ def facts(drawn: Timeline) -> str:
     ]
     if view.usage.total_tokens:
         parts.append(count_of(view.usage.total_tokens, "token"))
+    if alone := sum(end - begin for begin, end in drawn.absences if end <= drawn.known):
+        parts.append(f"no process for {lasted(alone)}")
     return ", ".join(parts)
+
+
+def absence_words(drawn: Timeline, begin: float, end: float) -> str:
+    """Return an absence in words; one after the last record has no known end."""
+    since = f"{drawn.began + timedelta(seconds=begin):%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"no process since {since}" if end > drawn.known else f"no process for {lasted(end - begin)} from {since} on"
+    )
 
 
 def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:
