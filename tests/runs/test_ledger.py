@@ -23,10 +23,10 @@ import attrs
 import pytest
 
 from together_batches import RunInUseError, RunLedgerError
-from together_batches.runs import _ledger
+from together_batches.runs import _ledger, _lock
 from together_batches.runs._ledger import connection as ledger_connection
 from together_batches.runs._lock import locked
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
+from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run, Shard, packed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -82,6 +82,7 @@ FULL = attrs.evolve(
     total_tokens=3,
 )
 FULL_FIRST = attrs.evolve(FULL, number=1)
+DELIVERY = Delivery(message_id="msg_1", channel="exec", at=NOON)
 
 
 @pytest.fixture
@@ -602,9 +603,39 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
     assert _names(tmp_path) == []
 
 
+# --- deliveries ---
+
+
+async def test_a_delivery_is_noted_beside_the_process_at_work(directory: Path) -> None:
+    """A delivery is noted once, while a process holds the run and after its end; that process goes on."""
+    async with _opened(directory) as ledger:
+        _ledger.note_delivery(directory, DELIVERY)
+        await ledger.save(ATTEMPT)
+    _ledger.note_delivery(directory, DELIVERY)
+    _ledger.note_delivery(directory, attrs.evolve(DELIVERY, channel="webhook"))
+    found = _ledger.read(directory)
+    assert (found.attempts, [each.channel for each in found.deliveries]) == ((ATTEMPT,), ["exec", "webhook"])
+
+
+async def test_a_delivery_without_locks_for_sqlite(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file system has no locks for SQLite, a delivery is noted only while no process holds the run."""
+    monkeypatch.setattr(_lock, "has_record_locks", lambda _: False)
+    with locked(directory), pytest.raises(RunInUseError):
+        _ledger.note_delivery(directory, DELIVERY)
+    _ledger.note_delivery(directory, DELIVERY)
+    assert _ledger.read(directory).deliveries == (DELIVERY,)
+
+
+def test_a_delivery_that_cannot_be_noted(tmp_path: Path) -> None:
+    """Without a ledger, none is made."""
+    with pytest.raises(RunLedgerError):
+        _ledger.note_delivery(tmp_path, DELIVERY)
+    assert _names(tmp_path) == []
+
+
 # --- the layout on disk ---
 
-VERSION_4 = """
+VERSION_5 = """
 CREATE TABLE run (
     id TEXT NOT NULL PRIMARY KEY,
     input_name TEXT NOT NULL,
@@ -670,15 +701,21 @@ CREATE TABLE attempt (
     retries_invalid INTEGER NOT NULL,
     PRIMARY KEY (shard, number)
 );
+CREATE TABLE delivery (
+    message_id TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (message_id, channel)
+);
 """
 
 
-@pytest.mark.parametrize("table", ["run", "shard", "attempt"])
-def test_the_layout_of_version_4(directory: Path, table: str) -> None:
+@pytest.mark.parametrize("table", ["run", "shard", "attempt", "delivery"])
+def test_the_layout_of_version_5(directory: Path, table: str) -> None:
     """The layout of a version is final, because it is on disks: another column is another version."""
-    assert _ledger.VERSION == 4
+    assert _ledger.VERSION == 5
     with closing(sqlite3.connect(":memory:")) as expected, _plain(directory) as ledger:
-        expected.executescript(VERSION_4)
+        expected.executescript(VERSION_5)
         for facts in ("table_info", "index_list", "foreign_key_list"):
             statement = f"PRAGMA {facts}({table})"
             assert ledger.execute(statement).fetchall() == expected.execute(statement).fetchall()
@@ -730,7 +767,8 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
 
 
-def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
+def _make_version_3(ledger: sqlite3.Connection) -> None:
+    ledger.execute("DROP TABLE delivery")
     for table, columns in {
         "run": ("made_of", "deduped", "response_format", "retry_invalid"),
         "shard": ("copies",),
@@ -740,10 +778,21 @@ def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
             ledger.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
 
 
+async def test_a_run_of_version_4_goes_on(directory: Path) -> None:
+    """A run of version 4 is upgraded; no notification of it was delivered."""
+    with _plain(directory) as earlier:
+        earlier.execute("DROP TABLE delivery")
+        earlier.execute("PRAGMA user_version = 4")
+    assert _ledger.read(directory).deliveries == ()
+    async with _opened(directory):
+        _ledger.note_delivery(directory, DELIVERY)
+    assert _ledger.read(directory).deliveries == (DELIVERY,)
+
+
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
     """A run of version 3 is upgraded; it was begun without a fingerprint and a schema."""
     with _plain(directory) as earlier:
-        _drop_columns_of_version_4(earlier)
+        _make_version_3(earlier)
         earlier.execute("PRAGMA user_version = 3")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:
@@ -755,7 +804,7 @@ async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
     """A run of version 2 is upgraded, without hashes of its existing pieces, and without a schema."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
-        _drop_columns_of_version_4(earlier)
+        _make_version_3(earlier)
         earlier.execute("PRAGMA user_version = 2")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:

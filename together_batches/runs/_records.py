@@ -163,6 +163,15 @@ class Attempt(Versioned):
         return f"{self.former_file_ids} {file_id or ''}".strip()
 
 
+@attrs.frozen(kw_only=True)
+class Delivery:
+    """A notification of the run, with the id ``message_id``, that the command has delivered by a channel."""
+
+    message_id: str
+    channel: str
+    at: datetime
+
+
 def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) -> None:
     """Raise :class:`UsageError` unless these are attempts at a shard in order, from the first on if without ``gaps``.
 
@@ -183,11 +192,12 @@ def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) 
 
 @attrs.frozen
 class LedgerSnapshot:
-    """Content of a ledger: the run, its shards in order, and their attempts in order."""
+    """Content of a ledger: the run, its shards in order, their attempts in order, and delivered notifications."""
 
     run: Run
     shards: tuple[Shard, ...]
     attempts: tuple[Attempt, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
 
 
 class Ledger(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from together_batches._fields import fields_of
 from together_batches.runs import rules
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
+from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,12 +32,17 @@ ALTER TABLE run ADD COLUMN response_format TEXT;
 ALTER TABLE run ADD COLUMN retry_invalid INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN retries_invalid INTEGER NOT NULL DEFAULT 0;
 """,
+    4: """
+CREATE TABLE delivery (
+    message_id TEXT NOT NULL, channel TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (message_id, channel)
+);
+""",
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
 sent: at least once."""
 VERSION = len(UPGRADES) + 1
 
-Record = TypeVar("Record", bound=Run | Shard | Attempt)
+Record = TypeVar("Record", bound=Run | Shard | Attempt | Delivery)
 
 
 def _time(value: str | None) -> datetime | None:
@@ -93,9 +98,11 @@ class Table(Generic[Record]):
             )
 
     def load(self, connection: sqlite3.Connection) -> list[Record]:
-        """Return all records, in the order of their keys."""
+        """Return all records, in the order of their keys; none if an older version has no such table."""
         # Fields that an older version lacks keep their defaults.
         present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [self._name])}
+        if not present:
+            return []
         reads = {name: _COLUMNS[field.type][1] for name, field in self._fields.items() if name in present}
         rows = connection.execute(f"SELECT {', '.join(reads)} FROM {self._name} ORDER BY {self._key}")  # noqa: S608
         return [
@@ -109,6 +116,7 @@ SHARD = Table("shard", Shard, "number")
 ATTEMPT = Table(
     "attempt", Attempt, "shard, number", "FOREIGN KEY (shard) REFERENCES shard (number)", "UNIQUE (job_id)"
 )
+DELIVERY = Table("delivery", Delivery, "message_id, channel")
 
 
 def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
@@ -118,6 +126,7 @@ def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
         (run,) = RUN.load(connection)
         shards = SHARD.load(connection)
         attempts = ATTEMPT.load(connection)
+        deliveries = DELIVERY.load(connection)
     finally:
         connection.execute("ROLLBACK")
     last = {shard.number: 0 for shard in shards}
@@ -126,4 +135,4 @@ def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
         if attempt.number != last[attempt.shard]:
             raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
         rules.outcomes_of(attempt)
-    return LedgerSnapshot(run, tuple(shards), tuple(attempts))
+    return LedgerSnapshot(run, tuple(shards), tuple(attempts), tuple(deliveries))
