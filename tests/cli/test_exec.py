@@ -137,9 +137,9 @@ async def test_what_a_command_leaves_running(tmp_path: Path) -> None:
 
 
 async def test_the_output_of_a_command(capfd: pytest.CaptureFixture[str]) -> None:
-    """Its output goes to standard error."""
-    assert await execute("echo out; echo err >&2", ENDED) is None
-    assert capfd.readouterr() == ("", "out\nerr\n")
+    """Its output goes to standard error, a line at a time, safe for a terminal."""
+    assert await execute(r"printf 'out\n\033[31m\377'; echo err >&2", ENDED) is None
+    assert capfd.readouterr() == ("", "out\n\\x1b[31m\ufffderr\n")
 
 
 async def test_without_standard_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

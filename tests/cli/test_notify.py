@@ -19,6 +19,7 @@ from together_batches._http import webhook
 from together_batches._jobs import awaited_job
 from together_batches.cli import _notify
 from together_batches.emulator import Emulator, Fault, Timing
+from together_batches.errors import BatchesError
 from together_batches.runs import _ledger
 from together_batches.runs._lock import locked
 
@@ -291,7 +292,7 @@ def test_a_delivery_that_cannot_be_noted(
 
     def refuse(directory: Path, _: object) -> None:
         message = "the disk is full"
-        raise _notify.BatchesError(message)
+        raise BatchesError(message)
 
     monkeypatch.setattr(_ledger, "note_delivery", refuse)
     ran = run("run", "requests.jsonl", "-o", "answers.jsonl", *OFTEN, "--exec", noting(here / "seen"))

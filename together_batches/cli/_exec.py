@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope, move_on_after, sleep, to_thread
 
 from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL
-from together_batches.cli._text import is_open
+from together_batches.cli._text import print_err
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,9 @@ _GRACE_SECONDS = 5.0
 _SHORT_GRACE_SECONDS = 0.5
 """The same after Ctrl-C, which ends everything at once."""
 _LOOK_SECONDS = 0.02
+_LAST_LINES_SECONDS = 0.2
+"""Maximum seconds that the last lines are waited for: a process in the background may keep the output open."""
+_LONGEST_LINE = 8_192
 _PREFIX = "TOGETHER_BATCHES_"
 _PROFILE = f"{_PREFIX}PROFILE"
 """The only variable with the prefix that a command inherits: the others are facts."""
@@ -35,10 +38,12 @@ _SECRETS = ("TOGETHER_API_KEY", WEBHOOK_URL, WEBHOOK_SECRET)
 async def execute(command: str, notification: Notification, *, seconds: float = MOST_SECONDS) -> str | None:
     """Run a command for a notification; return why it failed, or None if it succeeded.
 
-    Its output goes to standard error, because standard output is for data. It runs in a process group of its own,
-    which is ended after ``seconds``.
+    Its output is printed on standard error, because standard output is for data. It runs in a process group of its
+    own, which is ended after ``seconds``.
     """
-    sink = 2 if is_open(sys.stderr) else subprocess.DEVNULL
+    out, sink = os.pipe()
+    printing = Thread(target=_print_lines, args=(out,), daemon=True)
+    printing.start()
     try:
         # Not as a process of the event loop: Ctrl-C during its start would end only the shell, and uvloop passes
         # open files on to it.
@@ -53,7 +58,13 @@ async def execute(command: str, notification: Notification, *, seconds: float = 
         )
     except (OSError, ValueError) as error:
         return f"--exec cannot be started: {getattr(error, 'strerror', None) or error}"
-    talk = partial(process.communicate, notification.body + b"\n", seconds)
+    finally:
+        os.close(sink)
+
+    def talk() -> None:
+        process.communicate(notification.body + b"\n", seconds)
+        printing.join(_LAST_LINES_SECONDS)
+
     try:
         await to_thread.run_sync(talk, abandon_on_cancel=True)
     except subprocess.TimeoutExpired:
@@ -63,6 +74,13 @@ async def execute(command: str, notification: Notification, *, seconds: float = 
         await _end(process, _SHORT_GRACE_SECONDS)
         raise
     return _reason(process.returncode) if process.returncode else None
+
+
+def _print_lines(file: int) -> None:
+    """Print what a command writes: a line at a time, so that lines of several do not mix, above any progress bar."""
+    with open(file, encoding="utf-8", errors="replace") as output:
+        while line := output.readline(_LONGEST_LINE):
+            print_err(line.removesuffix("\n"))
 
 
 def environment(notification: Notification, environ: Mapping[str, str]) -> dict[str, str]:
