@@ -222,6 +222,30 @@ def test_a_stuck_job(run: Run, swift: Emulator, monkeypatch: pytest.MonkeyPatch,
     assert ran.err.count(f"{stuck}: no progress for ") == 1
 
 
+# --- watch
+
+
+def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch notifies of the ends of those jobs that it saw unfinished, and of those that are stuck."""
+
+    def note(_: object) -> None:
+        emulator.advance(0.5)
+
+    with Emulator(timing=Timing(validating=0, running=1), on_request=note).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        ended = emulator.add_job(status="COMPLETED", output_file_id="file-o")
+        stuck = emulator.add_job(status="VALIDATING", ends_as="VALIDATING", age_seconds=3_700)
+        running = emulator.add_job()
+        often = ("--poll-interval", "0.01", "--timeout", "0.5", "--stuck-after", "1h", "--webhook", receiver.url)
+        assert run("watch", *often).code == 6
+        sent = {(each["type"], each["data"]["job_id"]) for each in receiver.messages}
+        assert sent == {("job.ended", running), ("job.stuck", stuck)}
+        assert len(receiver.messages) == 2
+        assert run("watch", ended, running, *often).code == 0
+        assert len(receiver.messages) == 2
+
+
 # --- run
 
 

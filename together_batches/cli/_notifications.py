@@ -74,13 +74,18 @@ class Notification(NamedTuple):
 
 def job_ended(job: BatchJob) -> Notification:
     """Return the notification of a job that has finished."""
-    return _made("job.ended", job.id, _chosen(_JOB_FACTS, {**plain(job), "job_id": job.id}), job.id)
+    return _made("job.ended", job.id, _facts_of(job), job.id)
 
 
-def job_stuck(job: JobChanged, quiet_seconds: float) -> Notification:
+def job_stuck(job: BatchJob | JobChanged, quiet_seconds: float) -> Notification:
     """Return the notification of a job that has not moved for so many seconds."""
-    data = {**_chosen(_JOB_FACTS, plain(job)), "quiet_seconds": int(quiet_seconds)}
-    return _made("job.stuck", job.job_id, data, job.job_id)
+    facts = _facts_of(job)
+    return _made("job.stuck", facts["job_id"], {**facts, "quiet_seconds": int(quiet_seconds)}, facts["job_id"])
+
+
+def _facts_of(job: BatchJob | JobChanged) -> dict[str, Any]:
+    facts = plain(job)
+    return _chosen(_JOB_FACTS, {"job_id": facts.get("id"), **facts})
 
 
 def run_ended(run_id: str, found: RunReport | RunView, *, attempts: int, exit_code: int) -> Notification:

@@ -19,7 +19,7 @@ from together_batches.config import Secret
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -51,22 +51,34 @@ class NotifyOptions(NamedTuple):
     stuck_after: timedelta | None
 
 
-_OPTIONS = (
+NOWHERE = NotifyOptions(None, None, None)
+"""No option was given; a receiver may still be in the environment."""
+_DELIVERIES = (
     option("--exec COMMAND", "run this by the shell at each end, of a job or of the run", "command"),
     option("--webhook URL", "post each end there, signed (TOGETHER_BATCHES_WEBHOOK_URL)", type=Secret),
-    option("--stuck-after D", "notify also of a job without progress for so long (30m)", type=duration),
 )
+_STUCK = option("--stuck-after D", "notify also of a job without progress for so long (30m)", type=duration)
+
+
+def delivery_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
+    """Add the options of notifications, which the function takes as ``notify``, but not ``--stuck-after``."""
+    return _with(_DELIVERIES, function)
 
 
 def notify_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
     """Add the options of notifications, which the function takes as ``notify``."""
+    return _with((*_DELIVERIES, _STUCK), function)
 
-    def with_options(*args: Any, **options: Any) -> Exit:
-        notify = NotifyOptions(**{name: options.pop(name) for name in NotifyOptions._fields})
-        return function(*args, notify=notify, **options)
 
-    decorated: Callable[..., Exit] = update_wrapper(with_options, function)
-    for add in reversed(_OPTIONS):
+def _with(options: Sequence[Callable[[Any], Any]], function: Callable[..., Exit]) -> Callable[..., Exit]:
+    names = NotifyOptions._fields[: len(options)]
+
+    def with_notify(*args: Any, **given: Any) -> Exit:
+        notify = NOWHERE._replace(**{name: given.pop(name) for name in names})
+        return function(*args, notify=notify, **given)
+
+    decorated: Callable[..., Exit] = update_wrapper(with_notify, function)
+    for add in reversed(options):
         decorated = add(decorated)
     return decorated
 
@@ -143,7 +155,7 @@ class Notifier:
         self.channels = channels
         self.failed = 0
         self._ledger = ledger
-        self._labels = labels or {}
+        self.labels: Labels = labels or {}
         self._stuck_after = stuck_after
         self._queues = {name: asyncio.Queue["Notification"]() for name in channels}
         self._ids: set[str] = set()
@@ -156,7 +168,7 @@ class Notifier:
         if each.id in self._ids:
             return
         self._ids.add(each.id)
-        if labels := self._labels.get(each.subject):
+        if labels := self.labels.get(each.subject):
             each = each._replace(data={**each.data, "labels": ", ".join(labels)})
         for queue in self._queues.values():
             self._pending += 1
