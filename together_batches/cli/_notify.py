@@ -10,7 +10,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches._text import lasted
-from together_batches.cli._command import option
+from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL
 from together_batches.cli._numbers import duration
@@ -36,6 +36,8 @@ _AT_ONCE = 4
 """Maximum deliveries of a channel at once."""
 _LONGEST_WAIT_SECONDS = 150.0
 """Maximum seconds without a delivery that a command, its work done, waits for the rest: more than one takes."""
+_QUIET_SECONDS = 2.0
+"""Seconds after which that is said."""
 _LONGEST_PAUSE_SECONDS = 10.0
 """Maximum seconds between two looks for jobs that are stuck."""
 
@@ -54,10 +56,14 @@ class NotifyOptions(NamedTuple):
 NOWHERE = NotifyOptions(None, None, None)
 """No option was given; a receiver may still be in the environment."""
 _DELIVERIES = (
-    option("--exec COMMAND", "run this by the shell at each end, of a job or of the run", "command"),
-    option("--webhook URL", "post each end there, signed (TOGETHER_BATCHES_WEBHOOK_URL)", type=Secret),
+    option(
+        "--exec COMMAND",
+        "run by the shell at each end; facts: $TOGETHER_BATCHES_EVENT, ..._JOB_ID, ..._STATUS, and JSON on its input",
+        "command",
+    ),
+    option("--webhook URL", "post this JSON there, signed with TOGETHER_BATCHES_WEBHOOK_SECRET", type=Secret),
 )
-_STUCK = option("--stuck-after D", "notify also of a job without progress for so long (30m)", type=duration)
+_STUCK = option("--stuck-after D", "notify also of a job that has not moved for so long, as 30m", type=duration)
 
 
 def delivery_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
@@ -88,7 +94,7 @@ def _with(options: Sequence[Callable[[Any], Any]], function: Callable[..., Exit]
 
 @asynccontextmanager
 async def notifying(
-    options: NotifyOptions, *, run: Path | None = None, labels: Labels | None = None
+    common: Common, options: NotifyOptions, *, run: Path | None = None, labels: Labels | None = None
 ) -> AsyncGenerator[Notifier]:
     """Yield a notifier, and deliver what is pending when the block ends, unless it is cancelled.
 
@@ -106,10 +112,10 @@ async def notifying(
             try:
                 yield notifier
             except Exception:  # what happened before the error is still delivered
-                await notifier.finish()
+                await notifier.finish(common.note)
                 raise
             else:
-                await notifier.finish()
+                await notifier.finish(common.note)
             finally:
                 for worker in workers:
                     worker.cancel()
@@ -245,14 +251,19 @@ class Notifier:
 
             self._patience.deadline = current_time() + _LONGEST_WAIT_SECONDS
 
-    async def finish(self) -> None:
-        """Wait until nothing is pending, or nothing was delivered for too long."""
-        from anyio import current_time
+    async def finish(self, note: Callable[[str], None]) -> None:
+        """Wait until nothing is pending, or nothing was delivered for too long; say so if it takes long."""
+        from anyio import current_time, move_on_after
 
-        while self._pending and not self._patience.cancel_called:
-            self._idle.clear()
-            self._patience.deadline = current_time() + _LONGEST_WAIT_SECONDS
-            with self._patience:
+        if not self._pending:
+            return
+        self._idle.clear()
+        self._patience.deadline = current_time() + _LONGEST_WAIT_SECONDS
+        with self._patience:
+            with move_on_after(_QUIET_SECONDS):
+                await self._idle.wait()
+            if self._pending:
+                note(f"delivering {count_of(self._pending, 'notification')}; Ctrl-C gives up")
                 await self._idle.wait()
 
     def report_pending(self) -> None:

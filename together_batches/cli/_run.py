@@ -241,7 +241,7 @@ class _Run:
     @in_loop
     async def run(self, source: str | BinaryIO | TableRequests, **options: Any) -> Exit:
         """Run, and notify of the end; ``options`` are those of :meth:`AsyncBatches.run`."""
-        async with notifying(self._notify, run=self.directory) as notifier:
+        async with notifying(self._common, self._notify, run=self.directory) as notifier:
             try:
                 code = await self._shown(source, options, notifier)
             except CommandError as error:

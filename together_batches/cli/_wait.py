@@ -51,6 +51,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOp
       together-batches wait ID                      until it has finished
       together-batches wait ID ID ID --json         each as it finishes
       together-batches wait - --timeout 3600 < ids.txt
+      together-batches wait ID --exec 'echo "$TOGETHER_BATCHES_STATUS" | mail me'
     """
     job_ids = ids_or_input(ids)
     if not job_ids:
@@ -66,7 +67,7 @@ async def _notified(
     common: Common, ids: list[str], patience: float, finished: list[BatchJob], notify: NotifyOptions
 ) -> Exit:
     labels = labels_of(ids)
-    async with notifying(notify, labels=labels) as notifier:
+    async with notifying(common, notify, labels=labels) as notifier:
         code = await _wait(common, ids, patience, finished, notifier, labels)
     return notifier.exit(code)
 

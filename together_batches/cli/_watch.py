@@ -112,7 +112,7 @@ def watch_jobs(
 
 @in_loop
 async def _notified(common: Common, watched: _Watched, poll_interval: float | None, notify: NotifyOptions) -> Exit:
-    async with notifying(notify) as notifier:
+    async with notifying(common, notify) as notifier:
         code = await _watch(common, watched, poll_interval, notifier)
     return notifier.exit(code)
 
