@@ -6,7 +6,7 @@ import pytest
 
 from together_batches import BatchJobStatus
 from together_batches.cli._stuck import StuckJobs
-from together_batches.events import JobChanged, RequestFinished
+from together_batches.events import JobChanged, JobCreated, RequestFinished
 
 
 class Watched:
@@ -18,6 +18,9 @@ class Watched:
 
     def changed(self, job_id: str, progress: float, status: BatchJobStatus = BatchJobStatus.IN_PROGRESS) -> None:
         self._jobs.see(JobChanged(job_id=job_id, status=status, progress=progress))
+
+    def created(self, job_id: str) -> None:
+        self._jobs.see(JobCreated(job_id=job_id, input_file_id="file-1", endpoint="/v1/chat/completions"))
 
     def read(self, path: str, status: int | None = 200, method: str = "GET") -> None:
         self._jobs.see(RequestFinished(method=method, host="h", path=path, status=status, seconds=0.1, attempt=1))
@@ -60,6 +63,14 @@ def test_an_outage(watched: Watched) -> None:
     assert watched.stuck() == []
     watched.read("/batches/job-2")
     assert watched.stuck() == ["job-2"]
+
+
+def test_a_job_that_was_created(watched: Watched) -> None:
+    """A job that stays as it was created is stuck."""
+    watched.created("job-3")
+    watched.now += 61
+    watched.read("/batches/job-3")
+    assert watched.stuck() == ["job-3"]
 
 
 def test_a_job_that_has_finished(watched: Watched) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from together_batches._jobs.progress_tracker import JobProgressTracker
 from together_batches.cli._notifications import job_stuck
-from together_batches.events import JobChanged, RequestFinished
+from together_batches.events import JobChanged, JobCreated, RequestFinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,17 @@ class StuckJobs:
     def see(self, event: ClientEvent) -> None:
         """Take an event of the client."""
         now = self._clock()
-        if isinstance(event, JobChanged):
+        if isinstance(event, JobCreated):  # the state in which a job was created is not reported
+            self._tracker.see(event.job_id, None, None, now)
+            created = JobChanged(
+                job_id=event.job_id,
+                status=None,
+                model_id=event.model_id,
+                endpoint=event.endpoint,
+                input_file_id=event.input_file_id,
+            )
+            self._jobs[event.job_id] = created
+        elif isinstance(event, JobChanged):
             created_at = event.created_at
             age = None if created_at is None else (datetime.now(UTC) - created_at).total_seconds()
             self._tracker.see(event.job_id, event.status, event.progress, now, age=age)
