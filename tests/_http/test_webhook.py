@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import ssl
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -21,6 +23,7 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from wires import Reply
 
+SAMPLES = Path(__file__).parents[1] / "samples"
 KEY = b"0123456789abcdef01234567"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 BODY = '{"größe":1}'.encode()
@@ -163,7 +166,38 @@ async def test_messages_do_not_show_the_url() -> None:
         assert "hidden" not in shown_text(caught.value)
 
 
-async def test_a_proxy() -> None:
+def company() -> ssl.SSLContext:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(SAMPLES / "company-server.pem")
+    return tls
+
+
+async def test_certificates() -> None:
+    """The receiver's certificate is verified, with the authority that TOGETHER_CA_BUNDLE names."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # the server's own complaint, about the refused handshake
+    async with RawServer(OK, tls=company()) as server:
+        trusted = settings(server.origin, TOGETHER_CA_BUNDLE=str(SAMPLES / "company-authority.pem"))
+        async with opened(trusted) as sender:
+            assert await sender.send("msg_1", BODY) is None
+        async with opened(settings(server.origin)) as sender:
+            problem = await sender.send("msg_1", BODY)
+        assert (problem or "").startswith("the certificate of the webhook is not trusted: ")
+        assert len(server.requests) == 1
+
+
+async def test_the_login_of_a_proxy() -> None:
+    """A proxy gets its login, and the host to connect to; it does not get the path, and neither does a message."""
+    async with RawServer(http(403)) as proxy:
+        through = f"http://user:pass@127.0.0.1:{proxy.port}"
+        async with opened(settings("https://hooks.example/hidden", HTTPS_PROXY=through)) as sender:
+            problem = await sender.send("msg_1", BODY)
+        assert proxy.lines == ["CONNECT hooks.example:443"]
+        assert proxy.headers()["proxy-authorization"] == "Basic " + base64.b64encode(b"user:pass").decode()
+    assert problem == f"the proxy 127.0.0.1:{proxy.port} refused the connection with status 403 (Forbidden)"
+
+
+def test_which_proxy() -> None:
     """A receiver is reached through the proxy of the environment, one on loopback directly."""
     url = "https://hooks.example/x"
     assert settings(url, HTTPS_PROXY="http://proxy.example:8080").config.proxy == "http://proxy.example:8080"
