@@ -24,10 +24,10 @@ import attrs
 import pytest
 
 from together_batches import RunInUseError, RunLedgerError
-from together_batches.runs import _ledger
+from together_batches.runs import _ledger, _lock
 from together_batches.runs._ledger import connection as ledger_connection
 from together_batches.runs._lock import locked
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
+from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run, Shard, packed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -83,6 +83,7 @@ FULL = attrs.evolve(
     total_tokens=3,
 )
 FULL_FIRST = attrs.evolve(FULL, number=1)
+DELIVERY = Delivery(message_id="msg_1", channel="exec", at=NOON)
 
 
 @pytest.fixture
@@ -520,11 +521,11 @@ async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
     _ledger.create(sealed, RUN, SHARDS)
     with locked(sealed) as lock:
         _seal(sealed)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get the right to read and"):
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get permission to read and"):
             async with _ledger.opened(sealed, lock):
                 pass
         (sealed / "ledger.sqlite").chmod(0)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get the right to read and"):
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get permission to read and"):
             _ledger.read(sealed)
 
 
@@ -634,6 +635,36 @@ async def test_a_session_that_another_process_has_ended(directory: Path) -> None
     assert [each.last_at for each in _ledger.read(directory).sessions] == [NOON, NOON + timedelta(seconds=2)]
 
 
+# --- deliveries ---
+
+
+async def test_a_delivery_is_noted_beside_the_process_at_work(directory: Path) -> None:
+    """A delivery is noted once, while a process holds the run and after its end; that process goes on."""
+    async with _opened(directory) as ledger:
+        _ledger.note_delivery(directory, DELIVERY)
+        await ledger.save(ATTEMPT)
+    _ledger.note_delivery(directory, DELIVERY)
+    _ledger.note_delivery(directory, attrs.evolve(DELIVERY, channel="webhook"))
+    found = _ledger.read(directory)
+    assert (found.attempts, [each.channel for each in found.deliveries]) == ((ATTEMPT,), ["exec", "webhook"])
+
+
+async def test_a_delivery_without_locks_for_sqlite(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file system has no locks for SQLite, a delivery is noted only while no process holds the run."""
+    monkeypatch.setattr(_lock, "has_record_locks", lambda _: False)
+    with locked(directory), pytest.raises(RunInUseError):
+        _ledger.note_delivery(directory, DELIVERY)
+    _ledger.note_delivery(directory, DELIVERY)
+    assert _ledger.read(directory).deliveries == (DELIVERY,)
+
+
+def test_a_delivery_that_cannot_be_noted(tmp_path: Path) -> None:
+    """Without a ledger, none is made."""
+    with pytest.raises(RunLedgerError):
+        _ledger.note_delivery(tmp_path, DELIVERY)
+    assert _names(tmp_path) == []
+
+
 # --- the layout on disk ---
 
 VERSION_5 = """
@@ -708,10 +739,16 @@ CREATE TABLE session (
     last_at TEXT NOT NULL,
     PRIMARY KEY (number)
 );
+CREATE TABLE delivery (
+    message_id TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (message_id, channel)
+);
 """
 
 
-@pytest.mark.parametrize("table", ["run", "shard", "attempt", "session"])
+@pytest.mark.parametrize("table", ["run", "shard", "attempt", "session", "delivery"])
 def test_the_layout_of_version_5(directory: Path, table: str) -> None:
     """The layout of a version is final, because it is on disks: another column is another version."""
     assert _ledger.VERSION == 5
@@ -769,7 +806,7 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
 
 
 def _make_version_3(ledger: sqlite3.Connection) -> None:
-    ledger.execute("DROP TABLE session")
+    ledger.executescript("DROP TABLE session; DROP TABLE delivery")
     for table, columns in {
         "run": ("made_of", "deduped", "response_format", "retry_invalid"),
         "shard": ("copies",),
@@ -780,14 +817,14 @@ def _make_version_3(ledger: sqlite3.Connection) -> None:
 
 
 async def test_a_run_of_version_4_goes_on(directory: Path) -> None:
-    """A run of version 4 is upgraded; its earlier processes are not known."""
+    """A run of version 4 is upgraded; nothing is known of its earlier processes and notifications."""
     with _plain(directory) as earlier:
-        earlier.execute("DROP TABLE session")
-        earlier.execute("PRAGMA user_version = 4")
-    assert _ledger.read(directory).sessions == ()
+        earlier.executescript("DROP TABLE session; DROP TABLE delivery; PRAGMA user_version = 4")
+    assert (_ledger.read(directory).sessions, _ledger.read(directory).deliveries) == ((), ())
     async with _opened(directory):
-        pass
+        _ledger.note_delivery(directory, DELIVERY)
     assert len(_ledger.read(directory).sessions) == 1
+    assert _ledger.read(directory).deliveries == (DELIVERY,)
 
 
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:

@@ -48,7 +48,7 @@ class Exchange:
     def __init__(self, config: Config, state: ClientState) -> None:
         self.config = config
         self.state = state
-        self.proxy, self.proxy_login = _without_login(config.proxy)
+        self.proxy, self.proxy_login = without_login(config.proxy)
         self._settings: dict[str, Any] = {
             # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect),
@@ -275,7 +275,7 @@ def _most(request: Request, status: int) -> int:
     return request.most_bytes if status < 400 else EXCERPT_BYTES
 
 
-def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
+def without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
     """Return a proxy's URL, and its login as a header: a URL would show itself in a dump of aiohttp's frames."""
     if proxy is None:
         return None, {}
@@ -288,7 +288,7 @@ def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
 
 def _logins(proxy: str | None) -> dict[str, str]:
     """Return the parts of its login that a proxy may echo, in the form of headers."""
-    login = _without_login(proxy)[1].get("Proxy-Authorization")
+    login = without_login(proxy)[1].get("Proxy-Authorization")
     if proxy is None or login is None:
         return {}
     return {"Proxy-Authorization": login.removeprefix("Basic "), "Proxy-Password": URL(proxy).password or ""}

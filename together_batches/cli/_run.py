@@ -30,18 +30,20 @@ from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._labels import Labeller, label_option, labelled, labels_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words
+from together_batches.cli._notify import NotifyOptions, notify_options, notifying
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._parquet import RunTable, is_parquet
 from together_batches.cli._progress import rows_bar
 from together_batches.cli._tables import as_options, requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
-from together_batches.errors import BatchesError, ValidationError
+from together_batches.errors import BatchesError, RunInUseError, ValidationError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from together_batches.cli._notify import Notifier
     from together_batches.cli._progress import ShowRows
     from together_batches.client import AsyncBatches
     from together_batches.jsonl import TableRequests
@@ -101,6 +103,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--dedupe", "send equal requests once; each row gets its answer")
 @option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
 @option("--wait", "with --cancel: until each job has really stopped")
+@notify_options
 @service_options
 def run(
     common: Common,
@@ -115,6 +118,7 @@ def run(
     sample: int | None,
     yes: bool,
     labels: tuple[str, ...],
+    notify: NotifyOptions,
     **options: Any,
 ) -> Exit:
     """Take a file of any size through as many jobs as it takes, and write every answer
@@ -157,14 +161,8 @@ def run(
     if table is not None:
         options["model_id"] = None  # that of the requests, not of the jobs
     requests = table or spooled(source)
-    work = _Run(
-        common,
-        Path(output),
-        directory,
-        cancels=options["cancel_on_interrupt"],
-        overwrite=options["overwrite"],
-        labels=labels,
-    )
+    cancels, overwrite = options["cancel_on_interrupt"], options["overwrite"]
+    work = _Run(common, Path(output), directory, notify, cancels=cancels, overwrite=overwrite, labels=labels)
     prices: Prices | None = given_price(price_in, price_out)
     if prices is None and not (sample is None and options["stop_after_cost"] is None):
         prices = list_prices(common) or {}
@@ -195,12 +193,14 @@ class _Run:
         common: Common,
         output: Path,
         directory: str | None,
+        notify: NotifyOptions,
         *,
         cancels: bool,
         overwrite: bool,
         labels: tuple[str, ...],
     ) -> None:
         self._common = common
+        self._notify = notify
         self.directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
         self._table = RunTable(output, self.directory, overwrite=overwrite) if is_parquet(output) else None
         self._output = output if self._table is None else self._table.lines
@@ -240,7 +240,23 @@ class _Run:
 
     @in_loop
     async def run(self, source: str | BinaryIO | TableRequests, **options: Any) -> Exit:
-        """Run, show the progress, and print the result; ``options`` are those of :meth:`AsyncBatches.run`."""
+        """Run, and notify of the end; ``options`` are those of :meth:`AsyncBatches.run`."""
+        async with notifying(self._common, self._notify, run=self.directory) as notifier:
+            try:
+                code = await self._shown(source, options, notifier)
+            except CommandError as error:
+                # Another process that is at the run will notify of its end.
+                if error.code is not Exit.USAGE and not isinstance(error.__cause__, RunInUseError):
+                    await notifier.send_end(None, error.code)
+                raise
+            if self._report is not None and not self.is_at_the_sample:
+                await notifier.send_end(self._report, code)
+        return notifier.exit(code)
+
+    async def _shown(
+        self, source: str | BinaryIO | TableRequests, options: dict[str, Any], notifier: Notifier
+    ) -> Exit:
+        """Run, show the progress, and print the result."""
         from together_batches import jsonl
 
         common = self._common
@@ -251,7 +267,7 @@ class _Run:
                 self._table.check(requests, options["schema"])
             # The bar first, so that log lines appear above it.
             with rows_bar(shown=shown) as show, Labeller(self._labels, self.directory) as labeller:
-                async with connected(common) as batches:
+                async with connected(common) as batches, notifier.watching(batches):
                     report = await self._run(batches, source, show if shown else None, labeller, options)
                 labeller.add(report.job_ids)
             if self._table is not None and report.output is not None:

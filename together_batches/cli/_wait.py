@@ -14,6 +14,8 @@ from together_batches.cli._jobs import by_status
 from together_batches.cli._labels import label_cells, labelled, labels_of
 from together_batches.cli._listing import item_on_screen
 from together_batches.cli._loop import connected, in_loop, last_words
+from together_batches.cli._notifications import job_ended
+from together_batches.cli._notify import Notifier, NotifyOptions, notify_options, notifying
 from together_batches.cli._progress import bar
 from together_batches.cli._text import (
     as_json,
@@ -29,7 +31,7 @@ from together_batches.errors import AuthenticationError, BatchesError, UsageErro
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
@@ -38,8 +40,9 @@ if TYPE_CHECKING:
 @command("wait", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
 @patience_option(60)
+@notify_options
 @service_options
-def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
+def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOptions) -> Exit:
     """Wait for jobs, and print each as it finishes. The exit code is 0 if all of them
     completed. Interrupting the wait leaves the jobs alone. Each ends as COMPLETED,
     FAILED, EXPIRED or CANCELLED.
@@ -48,6 +51,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
       together-batches wait ID                      until it has finished
       together-batches wait ID ID ID --json         each as it finishes
       together-batches wait - --timeout 3600 < ids.txt
+      together-batches wait ID --exec 'echo "$TOGETHER_BATCHES_STATUS" | mail me'
     """
     job_ids = ids_or_input(ids)
     if not job_ids:
@@ -55,24 +59,39 @@ def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
         return Exit.DONE
     finished: list[BatchJob] = []
     with last_words(lambda: f"{summary(finished, len(job_ids))}; the jobs were left alone"):
-        return _wait(common, job_ids, patience, finished)
+        return _notified(common, job_ids, patience, finished, notify)
 
 
 @in_loop
-async def _wait(common: Common, ids: list[str], patience: float, finished: list[BatchJob]) -> Exit:
+async def _notified(
+    common: Common, ids: list[str], patience: float, finished: list[BatchJob], notify: NotifyOptions
+) -> Exit:
+    labels = labels_of(ids)
+    async with notifying(common, notify, labels=labels) as notifier:
+        code = await _wait(common, ids, patience, finished, notifier, labels)
+    return notifier.exit(code)
+
+
+async def _wait(
+    common: Common, ids: list[str], patience: float, finished: list[BatchJob], notifier: Notifier, labels: Labels
+) -> Exit:
     began = time.monotonic()
     errors: list[BatchesError] = []
     timed_out = False
-    labels = labels_of(ids)
-    async with connected(common, limited=False) as batches:
+
+    def note_end(job: BatchJob) -> None:
+        finished.append(job)
+        notifier.send(job_ended(job))  # first, because a closed pipe ends the command
+        print_finished(common, job, labels)
+
+    async with connected(common, limited=False) as batches, notifier.watching(batches):
         try:
             if len(ids) == 1:
                 note = partial(note_change, common)
                 job = await batches.wait(ids[0], timeout=common.timeout, patience=patience, on_update=note)
-                finished.append(job)
-                print_finished(common, job, labels)
+                note_end(job)
             else:
-                await _wait_for_many(batches, common, ids, patience, finished, labels)
+                await _wait_for_many(batches, common, ids, patience, note_end)
         except (AuthenticationError, UsageError):
             raise
         except BatchesError as error:
@@ -97,23 +116,18 @@ def concluded(
 
 
 async def _wait_for_many(
-    batches: AsyncBatches,
-    common: Common,
-    ids: list[str],
-    patience: float,
-    finished: list[BatchJob],
-    labels: Labels,
+    batches: AsyncBatches, common: Common, ids: list[str], patience: float, note_end: Callable[[BatchJob], None]
 ) -> None:
     # On one screen the lines show the progress, and a bar would be drawn over them.
     shown = common.shows_progress and can_redraw(sys.stderr) and not is_terminal(sys.stdout)
-    bad = 0
+    done = bad = 0
     with bar(len(ids), shown=shown, doing="Waiting") as show:
         async with batches.as_completed(ids, timeout=common.timeout, patience=patience) as jobs:
             async for job in jobs:
-                finished.append(job)
+                note_end(job)
+                done += 1
                 bad += not _completed(job)
-                print_finished(common, job, labels)
-                show(len(finished), bad)
+                show(done, bad)
 
 
 def _completed(job: BatchJob) -> bool:

@@ -18,6 +18,8 @@ from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options
 from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._loop import connected, in_loop, last_words
+from together_batches.cli._notifications import job_ended, job_stuck
+from together_batches.cli._notify import NOWHERE, NotifyOptions, delivery_options, notifying
 from together_batches.cli._numbers import above_zero, duration
 from together_batches.cli._streams import is_behind, printer
 from together_batches.cli._text import (
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from together_batches._jobs.progress_tracker import JobProgressTracker
     from together_batches._jobs.status_reader import Found, StatusReader
     from together_batches.cli._labels import Labels
+    from together_batches.cli._notifications import Notification
+    from together_batches.cli._notify import Notifier
     from together_batches.cli._watch_table import Moment
     from together_batches.client import AsyncBatches
 
@@ -57,6 +61,7 @@ _MOST_ABSENT = 100
 @option("--stuck-after D", "mark a job that has not moved for so long (30m)", type=duration, default="30m")
 @option("--poll-interval SECONDS", "look so often; otherwise as the age of the jobs requires", type=above_zero)
 @patience_option(60)
+@delivery_options
 @service_options
 def watch(common: Common, ids: tuple[str, ...], **options: Any) -> Exit:
     """Watch jobs until all of them have finished: those whose ids are given, or those
@@ -84,6 +89,7 @@ def watch_jobs(
     stuck_after: timedelta = timedelta(minutes=30),
     poll_interval: float | None = None,
     patience: float = 60,
+    notify: NotifyOptions = NOWHERE,
     excepted: Sequence[str] = (),
     **filters: Any,
 ) -> Exit:
@@ -101,11 +107,17 @@ def watch_jobs(
     watched = _Watched(job_ids, chosen, JobProgressTracker(stuck_after.total_seconds()), patience)
     again = "the jobs were left alone, and the same command watches them again"
     with last_words(lambda: f"{watched.summary}; {again}"):
-        return _watch(common, watched, poll_interval)
+        return _notified(common, watched, poll_interval, notify)
 
 
 @in_loop
-async def _watch(common: Common, watched: _Watched, poll_interval: float | None) -> Exit:
+async def _notified(common: Common, watched: _Watched, poll_interval: float | None, notify: NotifyOptions) -> Exit:
+    async with notifying(common, notify) as notifier:
+        code = await _watch(common, watched, poll_interval, notifier)
+    return notifier.exit(code)
+
+
+async def _watch(common: Common, watched: _Watched, poll_interval: float | None, notifier: Notifier) -> Exit:
     import anyio
 
     began = time.monotonic()
@@ -114,6 +126,9 @@ async def _watch(common: Common, watched: _Watched, poll_interval: float | None)
         while True:
             cpu = time.process_time()
             await watched.look(batches)
+            notifier.labels = watched.labels
+            for each in watched.take_news():
+                notifier.send(each)
             pause = poll_interval or max(watched.pause(), _REST * (time.process_time() - cpu))
             await show(watched.moment())
             if not watched.pending:
@@ -140,6 +155,9 @@ class _Watched:
         self.finished: list[BatchJob] = []
         self.refusals: list[BatchesError] = []
         """The errors of jobs that cannot be read, one for each."""
+        self._news: list[Notification] = []
+        self._reported: set[str] = set()
+        """The jobs whose notification as stuck was made."""
         self._filter = chosen
         self._tracker = tracker
         self._patience = patience
@@ -156,7 +174,7 @@ class _Watched:
         self._failure: APIError | None = None
         """The error of the last look, if it got no answer."""
         self._order: list[BatchJob] = []
-        self._labels: Labels = {}
+        self.labels: Labels = {}
         self._line = ""
         for job_id in ids:
             self._add(job_id)
@@ -171,6 +189,11 @@ class _Watched:
         """How many jobs have finished, by status."""
         return summary(self.finished, self.total)
 
+    def take_news(self) -> list[Notification]:
+        """Return what the user is to be notified of since the last time: ends that were watched, and stuck jobs."""
+        news, self._news = self._news, []
+        return news
+
     def moment(self) -> Moment:
         """Return what was known at the last look, for this moment."""
         from together_batches.cli._watch_table import Moment
@@ -182,7 +205,7 @@ class _Watched:
             seen=self._seen,
             at=self._now(),
             summary=self._line,
-            labels=self._labels,
+            labels=self.labels,
             trouble=self._trouble(),
         )
 
@@ -236,8 +259,13 @@ class _Watched:
             raise self._failure
         ids = self._tracker.stuck(self._seen)
         stuck = {job_id: self._tracker.quiet_seconds(job_id, self._seen) or 0.0 for job_id in ids}
+        if self._failure is None:  # otherwise not every job was read again
+            jobs = {entry.job.id: entry.job for entry in self.pending.values()}
+            for job_id in (stuck.keys() & jobs.keys()) - self._reported:
+                self._reported.add(job_id)
+                self._news.append(job_stuck(jobs[job_id], stuck[job_id]))
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
-        self._labels = labels_of(job.id for job in self._order)
+        self.labels = labels_of(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
         self._line = "; ".join(filter(None, (self.summary, *facts)))
 
@@ -291,6 +319,7 @@ class _Watched:
         entry = self.pending[name]
         now, at = time.monotonic(), self._now()
         if isinstance(found, BatchJob):
+            was_unfinished = bool(entry.job.status)  # false if it was never read
             entry.take(found, now, at)
             self._due.pop(name, None)
             self._answered_at, self._seen = at, now
@@ -300,6 +329,8 @@ class _Watched:
             if job.is_terminal:
                 del self.pending[name]
                 self.finished.append(job)
+                if was_unfinished:
+                    self._news.append(job_ended(job))
         elif isinstance(found, AuthenticationError):
             raise found
         elif isinstance(found, NotFoundError) and entry.exists:

@@ -175,6 +175,15 @@ class Session:
     last_at: datetime
 
 
+@attrs.frozen(kw_only=True)
+class Delivery:
+    """A notification of the run, with the id ``message_id``, that the command has delivered by a channel."""
+
+    message_id: str
+    channel: str
+    at: datetime
+
+
 def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) -> None:
     """Raise :class:`UsageError` unless these are attempts at a shard in order, from the first on if without ``gaps``.
 
@@ -195,7 +204,7 @@ def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) 
 
 @attrs.frozen
 class LedgerSnapshot:
-    """Content of a ledger: the run, its shards in order, and their attempts in order.
+    """Content of a ledger: the run, its shards in order, their attempts in order, and delivered notifications.
 
     ``sessions`` are those of all processes, none from before they were recorded; they are not part of equality.
     """
@@ -204,6 +213,7 @@ class LedgerSnapshot:
     shards: tuple[Shard, ...]
     attempts: tuple[Attempt, ...] = ()
     sessions: tuple[Session, ...] = attrs.field(default=(), eq=False)
+    deliveries: tuple[Delivery, ...] = ()
 
 
 class Ledger(Protocol):

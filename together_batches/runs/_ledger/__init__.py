@@ -10,8 +10,9 @@ data is in this one file, whatever happens to the files beside it.
 
 from together_batches.runs._ledger.connection import NAME
 from together_batches.runs._ledger.creation import create
+from together_batches.runs._ledger.deliveries import note_delivery
 from together_batches.runs._ledger.reading import read
 from together_batches.runs._ledger.schema import VERSION
 from together_batches.runs._ledger.sqlite_ledger import SqliteLedger, opened
 
-__all__ = ["NAME", "VERSION", "SqliteLedger", "create", "opened", "read"]
+__all__ = ["NAME", "VERSION", "SqliteLedger", "create", "note_delivery", "opened", "read"]

@@ -21,7 +21,7 @@ from together_batches.runs._ledger.connection import (
     sync_directory,
     transaction,
 )
-from together_batches.runs._ledger.schema import ATTEMPT, RUN, SESSION, SHARD, VERSION, load_all
+from together_batches.runs._ledger.schema import ATTEMPT, DELIVERY, RUN, SESSION, SHARD, VERSION, load_all
 from together_batches.runs._records import LedgerSnapshot
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
                 with transaction(connection):
                     connection.execute(f"PRAGMA application_id = {APPLICATION}")
                     connection.execute(f"PRAGMA user_version = {VERSION}")
-                    for table in (RUN, SHARD, ATTEMPT, SESSION):
+                    for table in (RUN, SHARD, ATTEMPT, SESSION, DELIVERY):
                         table.create(connection)
                     RUN.save(connection, [run])
                     SHARD.save(connection, snapshot.shards)

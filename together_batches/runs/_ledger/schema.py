@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from together_batches._fields import fields_of
 from together_batches.runs import rules
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Session, Shard
+from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run, Session, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,13 +36,16 @@ ALTER TABLE attempt ADD COLUMN retries_invalid INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE session (
     number INTEGER NOT NULL, began_at TEXT NOT NULL, last_at TEXT NOT NULL, PRIMARY KEY (number)
 );
+CREATE TABLE delivery (
+    message_id TEXT NOT NULL, channel TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (message_id, channel)
+);
 """,
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
 sent: at least once."""
 VERSION = len(UPGRADES) + 1
 
-Record = TypeVar("Record", bound=Run | Shard | Attempt | Session)
+Record = TypeVar("Record", bound=Run | Shard | Attempt | Session | Delivery)
 
 
 def _time(value: str | None) -> datetime | None:
@@ -117,6 +120,7 @@ ATTEMPT = Table(
     "attempt", Attempt, "shard, number", "FOREIGN KEY (shard) REFERENCES shard (number)", "UNIQUE (job_id)"
 )
 SESSION = Table("session", Session, "number")
+DELIVERY = Table("delivery", Delivery, "message_id, channel")
 
 
 def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
@@ -127,6 +131,7 @@ def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
         shards = SHARD.load(connection)
         attempts = ATTEMPT.load(connection)
         sessions = SESSION.load(connection)
+        deliveries = DELIVERY.load(connection)
     finally:
         connection.execute("ROLLBACK")
     last = {shard.number: 0 for shard in shards}
@@ -135,4 +140,4 @@ def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
         if attempt.number != last[attempt.shard]:
             raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
         rules.outcomes_of(attempt)
-    return LedgerSnapshot(run, tuple(shards), tuple(attempts), tuple(sessions))
+    return LedgerSnapshot(run, tuple(shards), tuple(attempts), tuple(sessions), tuple(deliveries))

@@ -1,0 +1,323 @@
+"""Delivery of notifications by ``--exec`` and ``--webhook``: in the background, each of them once."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from together_batches._text import lasted
+from together_batches.cli._command import Common, option
+from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL
+from together_batches.cli._numbers import duration
+from together_batches.cli._text import PROGRAM, count_of, print_err
+from together_batches.config import Secret
+from together_batches.errors import BatchesError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+
+    from together_batches.cli._labels import Labels
+    from together_batches.cli._notifications import Notification
+    from together_batches.client import AsyncBatches
+    from together_batches.runs import RunReport
+    from together_batches.runs._records import LedgerSnapshot
+
+    Channel = Callable[[Notification], Awaitable[str | None]]
+    """Function that delivers a notification, and returns why it failed, or None."""
+
+_AT_ONCE = 4
+"""Maximum deliveries of a channel at once."""
+_LONGEST_WAIT_SECONDS = 150.0
+"""Maximum seconds without a delivery that a command, its work done, waits for the rest: more than one takes."""
+_QUIET_SECONDS = 2.0
+"""Seconds after which that is said."""
+_LONGEST_PAUSE_SECONDS = 10.0
+"""Maximum seconds between two looks for jobs that are stuck."""
+
+
+# --- options
+
+
+class NotifyOptions(NamedTuple):
+    """How the user is notified."""
+
+    command: str | None
+    webhook: Secret | None
+    stuck_after: timedelta | None
+
+
+NOWHERE = NotifyOptions(None, None, None)
+"""No option was given; a receiver may still be in the environment."""
+_DELIVERIES = (
+    option(
+        "--exec COMMAND",
+        "run by the shell at each end; facts: $TOGETHER_BATCHES_EVENT, ..._JOB_ID, ..._STATUS, and JSON on its input",
+        "command",
+    ),
+    option("--webhook URL", "post this JSON there, signed with TOGETHER_BATCHES_WEBHOOK_SECRET", type=Secret),
+)
+_STUCK = option("--stuck-after D", "notify also of a job that has not moved for so long, as 30m", type=duration)
+
+
+def delivery_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
+    """Add the options of notifications, which the function takes as ``notify``, but not ``--stuck-after``."""
+    return _with(_DELIVERIES, function)
+
+
+def notify_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
+    """Add the options of notifications, which the function takes as ``notify``."""
+    return _with((*_DELIVERIES, _STUCK), function)
+
+
+def _with(options: Sequence[Callable[[Any], Any]], function: Callable[..., Exit]) -> Callable[..., Exit]:
+    names = NotifyOptions._fields[: len(options)]
+
+    def with_notify(*args: Any, **given: Any) -> Exit:
+        notify = NOWHERE._replace(**{name: given.pop(name) for name in names})
+        return function(*args, notify=notify, **given)
+
+    decorated: Callable[..., Exit] = update_wrapper(with_notify, function)
+    for add in reversed(options):
+        decorated = add(decorated)
+    return decorated
+
+
+# --- delivery
+
+
+@asynccontextmanager
+async def notifying(
+    common: Common, options: NotifyOptions, *, run: Path | None = None, labels: Labels | None = None
+) -> AsyncGenerator[Notifier]:
+    """Yield a notifier, and deliver what is pending when the block ends, unless it is cancelled.
+
+    ``run`` is the directory of a run, whose ledger notes the deliveries; ``labels`` are those of jobs.
+    """
+    from together_batches._jobs.task_group import plain_group
+
+    async with AsyncExitStack() as stack:
+        ledger = None if run is None else _RunLedger(run)
+        channels = await _channels(options, stack)
+        notifier = Notifier(channels, ledger, labels=labels, stuck_after=options.stuck_after)
+        stack.callback(notifier.report_pending)
+        async with plain_group() as group:
+            workers = [group.create_task(notifier.work(name)) for name in notifier.channels for _ in range(_AT_ONCE)]
+            try:
+                yield notifier
+            except Exception:  # what happened before the error is still delivered
+                await notifier.finish(common.note)
+                raise
+            else:
+                await notifier.finish(common.note)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+
+
+async def _channels(options: NotifyOptions, stack: AsyncExitStack) -> dict[str, Channel]:
+    found: dict[str, Channel] = {}
+    if options.command is not None:
+        from together_batches.cli._exec import execute
+
+        if not options.command.strip():
+            message = "--exec takes a command"
+            raise CommandError(message)
+        found["exec"] = partial(execute, options.command)
+    url = options.webhook if options.webhook is not None else Secret(os.environ.get(WEBHOOK_URL, "").strip())
+    if options.webhook is not None or url:
+        from together_batches._http.webhook import Webhook, opened
+
+        try:
+            webhook = Webhook.of(url, Secret.of(os.environ.get(WEBHOOK_SECRET)))
+        except UsageError as error:
+            raise CommandError(str(error)) from None
+        sender = await stack.enter_async_context(opened(webhook))
+        found["webhook"] = lambda each: sender.send(each.id, each.body)
+    return found
+
+
+class Notifier:
+    """Delivers notifications by each channel. ``failed`` is the number of deliveries that failed."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        ledger: _RunLedger | None = None,
+        *,
+        labels: Labels | None = None,
+        stuck_after: timedelta | None = None,
+    ) -> None:
+        import asyncio
+
+        import anyio
+
+        self.channels = channels
+        self.failed = 0
+        self._ledger = ledger
+        self.labels: Labels = labels or {}
+        self._stuck_after = stuck_after
+        self._queues = {name: asyncio.Queue["Notification"]() for name in channels}
+        self._ids: set[str] = set()
+        self._pending = 0
+        self._idle = asyncio.Event()
+        self._patience = anyio.CancelScope()
+
+    def send(self, each: Notification) -> None:
+        """Deliver a notification soon, unless one with its id was sent before."""
+        if each.id in self._ids:
+            return
+        self._ids.add(each.id)
+        if labels := self.labels.get(each.subject):
+            each = each._replace(data={**each.data, "labels": ", ".join(labels)})
+        for queue in self._queues.values():
+            self._pending += 1
+            queue.put_nowait(each)
+
+    async def send_end(self, report: RunReport | None, code: Exit) -> None:
+        """Deliver the end of a call of the run soon; without a report, an error has ended it."""
+        if self.channels and self._ledger is not None:
+            found = await self._ledger.ended(report, code)
+            if found is not None:
+                self.send(found)
+
+    @asynccontextmanager
+    async def watching(self, batches: AsyncBatches) -> AsyncGenerator[None]:
+        """Report each job that is stuck, once, of those that the client reads during the block."""
+        if self._stuck_after is None:
+            yield
+            return
+        import asyncio
+
+        from together_batches.cli._stuck import StuckJobs
+
+        seconds = self._stuck_after.total_seconds()
+        jobs = StuckJobs(seconds)
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, seconds / 10))
+                for each in jobs.take():
+                    print_err(f"{each.subject}: no progress for {lasted(float(each.data['quiet_seconds']))}")
+                    self.send(each)
+
+        remove = batches.__add_callback__(jobs.see)
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            remove()
+            looking.cancel()
+
+    def exit(self, code: Exit) -> Exit:
+        """Return the exit code of the command, which succeeds only if its notifications did."""
+        return Exit.FAILED if code is Exit.DONE and self.failed else code
+
+    async def work(self, name: str) -> None:
+        """Deliver by one channel until cancelled."""
+        while True:
+            each = await self._queues[name].get()
+            problem = await self._deliver(name, each)
+            self._pending -= 1
+            if not self._pending:
+                self._idle.set()
+            if problem is None:
+                self._extend()
+            else:
+                self.failed += 1
+                print_err(f"{PROGRAM}: warning: {each.kind} of {each.subject}: {problem}")
+
+    async def _deliver(self, name: str, each: Notification) -> str | None:
+        if self._ledger is not None and await self._ledger.has(each.id, name):
+            return None
+        try:
+            problem = await self.channels[name](each)
+        except Exception as error:  # noqa: BLE001  # even a defect here must not end a run
+            problem = f"{name} failed: {type(error).__name__}"
+        if problem is None and self._ledger is not None:
+            await self._ledger.note(each.id, name)
+        return problem
+
+    def _extend(self) -> None:
+        """Wait for the rest, now that there was a delivery."""
+        if self._patience.deadline < math.inf:
+            from anyio import current_time
+
+            self._patience.deadline = current_time() + _LONGEST_WAIT_SECONDS
+
+    async def finish(self, note: Callable[[str], None]) -> None:
+        """Wait until nothing is pending, or nothing was delivered for too long; say so if it takes long."""
+        from anyio import current_time, move_on_after
+
+        if not self._pending:
+            return
+        self._idle.clear()
+        self._patience.deadline = current_time() + _LONGEST_WAIT_SECONDS
+        with self._patience:
+            with move_on_after(_QUIET_SECONDS):
+                await self._idle.wait()
+            if self._pending:
+                note(f"delivering {count_of(self._pending, 'notification')}; Ctrl-C gives up")
+                await self._idle.wait()
+
+    def report_pending(self) -> None:
+        """Say what was not delivered, and count it as failed."""
+        if self._pending:
+            self.failed += self._pending
+            print_err(f"{PROGRAM}: warning: {count_of(self._pending, 'notification')} not delivered")
+
+
+class _RunLedger:
+    """The ledger of a run, as far as notifications are concerned. Its errors are warnings: the work is done."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._noted: set[tuple[str, str]] | None = None
+
+    async def ended(self, report: RunReport | None, code: Exit) -> Notification | None:
+        """Return the notification of the end of a call; None if there is no run yet."""
+        from together_batches.cli._notifications import run_ended
+        from together_batches.runs._reading import view_of
+
+        snapshot = await self._read()
+        if snapshot is None:
+            return None
+        found = view_of(self._directory, snapshot, None) if report is None else report
+        return run_ended(snapshot.run.id, found, attempts=len(snapshot.attempts), exit_code=code)
+
+    async def has(self, message_id: str, channel: str) -> bool:
+        """Return whether a delivery is noted."""
+        if self._noted is None:
+            snapshot = await self._read()
+            noted = () if snapshot is None else snapshot.deliveries
+            self._noted = {(each.message_id, each.channel) for each in noted}
+        return (message_id, channel) in self._noted
+
+    async def note(self, message_id: str, channel: str) -> None:
+        """Note a delivery."""
+        from anyio import to_thread
+
+        from together_batches.runs import _ledger
+        from together_batches.runs._records import Delivery
+
+        delivery = Delivery(message_id=message_id, channel=channel, at=datetime.now(UTC))
+        try:
+            await to_thread.run_sync(_ledger.note_delivery, self._directory, delivery)
+        except BatchesError as error:
+            print_err(f"{PROGRAM}: warning: a notification was delivered, and may be again: {error}")
+
+    async def _read(self) -> LedgerSnapshot | None:
+        from anyio import to_thread
+
+        from together_batches.runs import _ledger
+
+        try:
+            return await to_thread.run_sync(_ledger.read, self._directory)
+        except BatchesError:
+            return None
