@@ -36,8 +36,9 @@ _FEWEST_WORDS = 2
 def messages() -> dict[str, list[str]]:
     """Return the messages of each class of errors, and of the command."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for path in Path(together_batches.__file__).parent.rglob("*.py"):
-        if "emulator" not in path.parts:
+    package = Path(together_batches.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] != "emulator":
             for title, text in _in_module(ast.parse(path.read_text("utf-8"))):
                 if _words(text) >= _FEWEST_WORDS:
                     found[title].add(re.sub(f"(%s|{VARIABLE})+", VARIABLE, " ".join(text.split())))
