@@ -36,8 +36,9 @@ _FEWEST_WORDS = 2
 def messages() -> dict[str, list[str]]:
     """Return the messages of each class of errors, and of the command."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for path in Path(together_batches.__file__).parent.rglob("*.py"):
-        if "emulator" not in path.parts:
+    package = Path(together_batches.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] != "emulator":
             for title, text in _in_module(ast.parse(path.read_text("utf-8"))):
                 if _words(text) >= _FEWEST_WORDS:
                     found[title].add(re.sub(f"(%s|{VARIABLE})+", VARIABLE, " ".join(text.split())))
@@ -47,47 +48,68 @@ def messages() -> dict[str, list[str]]:
 
 def _in_module(module: ast.Module) -> Iterator[tuple[str, str]]:
     functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    # A function that is passed a message makes the error of it.
-    makers = {
-        function.name: title
-        for function in functions
-        if any(argument.arg == "message" for argument in function.args.args)
-        for title in sorted({_TITLES[name] for name in _names(*ast.walk(function)) if name in _TITLES})[:1]
+    titles = _TITLES | {function.name: title for function in functions if (title := _made_by(function))}
+    constants = {
+        name: [_text(node.value)]
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.BinOp | ast.JoinedStr)
+        for name in _names(*node.targets)
     }
     for function in functions:
-        yield from _in_function(function, _TITLES | makers)
+        yield from _in_function(function, titles, {**constants})
     for node in ast.walk(module):
         if isinstance(node, ast.ClassDef) and node.name in _TITLES:
-            yield from ((node.name, text) for text in _shown(node))
+            yield from ((node.name, text) for text in _in_error(node))
 
 
-def _in_function(function: ast.AST, titles: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the texts that errors are called with; ``message`` is whatever was assigned to it before."""
-    assigned: list[str] = []
+def _made_by(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
+    """Return the class of the error that a function makes of texts that it is passed."""
+    named = _names(*filter(None, [function.returns]))
+    if any(argument.arg == "message" for argument in function.args.args):
+        named += sorted(_names(*ast.walk(function)))
+    return next((_TITLES[name] for name in named if name in _TITLES), None)
+
+
+def _in_function(
+    function: ast.AST, titles: dict[str, str], assigned: dict[str, list[str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the texts that errors are made of; a name stands for whatever was assigned to it before."""
     steps = [node for node in ast.walk(function) if isinstance(node, ast.Call | ast.Assign | ast.AugAssign)]
     for step in sorted(steps, key=lambda step: (step.end_lineno or 0, step.end_col_offset or 0)):
         if not isinstance(step, ast.Call):
             targets = step.targets if isinstance(step, ast.Assign) else [step.target]
             before = VARIABLE if isinstance(step, ast.AugAssign) else ""
-            assigned += [before + _text(step.value)] * ("message" in _names(*targets))
+            for name in _names(*targets):
+                assigned.setdefault(name, []).append(before + _text(step.value))
         elif found := [titles[name] for name in _names(step.func, *step.args) if name in titles]:
             texts = [_text(part) for part in step.args if isinstance(part, ast.JoinedStr | ast.Constant)]
-            if "message" in _names(*step.args):
-                texts, assigned = texts + assigned, []
+            texts += [text for name in _names(*step.args) for text in assigned.pop(name, ())]
             yield from ((found[0], text) for text in texts)
-    yield from ((_OTHERS, text) for text in assigned)
+    yield from ((_OTHERS, text) for text in assigned.get("message", ()))
 
 
-def _shown(error: ast.ClassDef) -> Iterator[str]:
+def _in_error(error: ast.ClassDef) -> Iterator[str]:
+    """Yield the texts that an error gives itself."""
     for function in error.body:
-        if isinstance(function, ast.FunctionDef) and function.name == "__str__":
-            yield from (
-                _text(node.value) for node in ast.walk(function) if isinstance(node, ast.Return) and node.value
-            )
+        name = function.name if isinstance(function, ast.FunctionDef) else ""
+        for node in ast.walk(function):
+            if name == "__str__" and isinstance(node, ast.Return) and node.value:
+                yield _text(node.value)
+            elif name == "__init__" and isinstance(node, ast.Call):
+                yield from (_text(part) for part in node.args if isinstance(part, ast.JoinedStr))
 
 
 def _names(*expressions: ast.AST) -> list[str]:
-    return [ast.unparse(node) for node in expressions if isinstance(node, ast.Name | ast.Attribute)]
+    return [name for node in expressions if (name := _name(node))]
+
+
+def _name(node: ast.AST) -> str | None:
+    match node:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name(owner), name):
+            return f"{owner}.{name}"
+    return None
 
 
 def _text(node: ast.AST) -> str:

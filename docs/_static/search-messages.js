@@ -14,7 +14,7 @@
 
   const likeness = (text) => {
     const words = wordsOf(text);
-    if (words.some((word) => word.length > 3) && isWhole(text)) return 2 + text.length / 1000;
+    if (words.join("").length > 5 && isWhole(text)) return 2 + text.length / 1000;
     const found = words.filter((word) => typed.includes(word));
     if (found.filter((word) => word.length > 3).length < 2) return 0; // the others are in any sentence
     const weight = weightOf(found);

@@ -105,7 +105,7 @@ def recorded() -> str:
 
 def drawn(output: str) -> str:
     """Return the picture of a terminal with this output."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor", no_color=False)
     console.print(Text.from_ansi(output), soft_wrap=True)
     return console.export_svg(title="together-batches", theme=COLOURS, code_format=PAGE, unique_id="terminal")
 
