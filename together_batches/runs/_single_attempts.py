@@ -89,6 +89,7 @@ async def begin(
     Raises:
         ValidationError: the rows are invalid.
         CreateUnconfirmedError: a create lost its response, and its job is not listed; call it again later.
+        NotFoundError: the new upload is not shown yet (``look_once``).
         JobNotCreatedError, APIError: the service refused, or did not answer.
         UsageError: an invalid argument, a source that cannot be read, or one that has not the rows of the attempt.
     """
