@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
+    from together_batches._jobs.known_jobs import KnownJobs
     from together_batches._jobs.upload_source import Source
     from together_batches._protocol.files import Transfer, UploadContent
     from together_batches._protocol.jobs import Answer, Request
@@ -61,16 +62,6 @@ class _Receive(Protocol):
     ) -> AsyncGenerator[bytes]: ...
 
 
-class _Known(Protocol):
-    """Remembers which files exist."""
-
-    def note_files(self, *file_ids: str | None) -> None: ...
-
-    def forget_file(self, file_id: str) -> None: ...
-
-    def knows_file(self, file_id: str) -> bool: ...
-
-
 class Transfers:
     """Uploads and downloads, each as a single attempt, and the metadata of files."""
 
@@ -79,7 +70,7 @@ class Transfers:
         send: Callable[[Request, CallState], Coroutine[Any, Any, Answer]],
         transmit: _Transmit,
         receive: _Receive,
-        known: _Known,
+        known: KnownJobs,
     ) -> None:
         self.send = send
         self.receive = receive

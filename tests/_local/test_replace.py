@@ -11,7 +11,7 @@ import pytest
 
 from together_batches import UsageError, jsonl
 from together_batches._local.async_atomic_file import open_atomic
-from together_batches._local.replace import created, destination, objection, take_place
+from together_batches._local.replace import check_replaceable, created, destination, take_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,13 +68,18 @@ def test_what_links_lead_to(tmp_path: Path) -> None:
 
 @posix
 def test_what_no_file_may_replace(tmp_path: Path) -> None:
-    """Directories, pipes and devices are not replaced; a regular file or a missing one is."""
+    """Directories, pipes and devices are not replaced; a missing file is, and any other with ``overwrite``."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
-    assert objection(tmp_path / "file") is None
-    assert objection(tmp_path / "none") is None
-    assert (objection(tmp_path) or "").startswith("it is a directory")
-    assert (objection(tmp_path / "pipe") or "").startswith("it is not a file (a device or a pipe)")
+    check_replaceable(tmp_path / "file")
+    check_replaceable(tmp_path / "none", overwrite=False)
+    for name, reason in (
+        ("", ": it is a directory"),
+        ("pipe", r": it is not a file \(a device or a pipe\)"),
+        ("file", " exists already"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            check_replaceable(tmp_path / name, overwrite=False)
 
 
 def contents(directory: Path) -> dict[str, bytes]:

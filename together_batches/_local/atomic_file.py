@@ -10,8 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING
 
 from together_batches._local.os_errors import explained
-from together_batches._local.replace import created, destination, objection, take_place
-from together_batches.errors import UsageError
+from together_batches._local.replace import check_replaceable, created, destination, take_place
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -80,13 +79,7 @@ class AtomicFile:
 
     def _place(self) -> Path:
         """Return the file to replace; raise :class:`UsageError` if it may not be replaced."""
-        against = objection(self.path)
-        if against is not None:
-            message = f"cannot write {self.path}: {against}"
-            raise UsageError(message)
-        if not self._replace and self.path.exists():
-            message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
-            raise UsageError(message)
+        check_replaceable(self.path, overwrite=self._replace)
         return destination(self.path) if self._follow_links else self.path
 
     def write(self, content: bytes) -> None:

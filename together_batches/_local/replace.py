@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from together_batches.errors import UsageError
+
 _PRIVATE = 0o600
 """The mode of a new file, unless the umask is stricter, because results and ledgers contain private text."""
 _USUAL = 0o666
@@ -25,17 +27,27 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def objection(path: Path) -> str | None:
-    """Return why the object at ``path`` may not be replaced; None if it is a file or does not exist."""
+def check_replaceable(path: Path, *, overwrite: bool = True) -> None:
+    """Raise :class:`UsageError` for an object that may not be replaced: no file or, without ``overwrite``, a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return None
+        return
     if stat.S_ISDIR(mode):
-        return "it is a directory; name the file to write in it"
+        message = f"cannot write {path}: it is a directory; name the file to write in it"
+        raise UsageError(message)
     if not stat.S_ISREG(mode):
-        return "it is not a file (a device or a pipe), and would be replaced by one; name another"
-    return None
+        message = (
+            f"cannot write {path}: it is not a file (a device or a pipe), and would be replaced by one; name another"
+        )
+        raise UsageError(message)
+    if not overwrite:
+        raise exists_already(path)
+
+
+def exists_already(path: Path) -> UsageError:
+    """Return the error for a file that may not be replaced."""
+    return UsageError(f"{path} exists already, and is left alone; overwrite=True replaces it")
 
 
 def created(path: Path, mode: str = "xb", *, buffering: int = -1, private: bool = True) -> IO[bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from together_batches._local.replace import objection
-from together_batches.errors import BatchesError, UsageError
+from together_batches._local.replace import check_replaceable, exists_already
+from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,13 +41,9 @@ class RunTable:
         from together_batches.tables import AnswerTable
 
         AnswerTable(str(self.lines), list[list["ResultRow"]]().__iter__, schema=schema, requests=requests)
-        against = objection(self.path)
-        if against is not None:
-            message = f"cannot write {self.path}: {against}"
-            raise UsageError(message)
+        check_replaceable(self.path)
         if self.path.exists() and not self._overwrite and self._run_of_file() != self._run_id():
-            message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
-            raise UsageError(message)
+            raise exists_already(self.path)
 
     async def write(self, requests: TableRequests | None, schema: Schema | None) -> None:
         """Write the file, with the columns of a schema, and those of the table that the requests were made of."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
-from together_batches._local.replace import objection
+from together_batches._local.replace import check_replaceable
 from together_batches._validation import path_of
 from together_batches.errors import RunError, UsageError
 from together_batches.jsonl import Readable
@@ -177,12 +177,10 @@ def check_sink(sink: BinarySink) -> None:
     if isinstance(sink, str | os.PathLike):
         path = path_of("the sink", cast("str | os.PathLike[str]", given))
         with explained("write", path):
-            against = objection(path)
-            if against is None and not path.parent.is_dir():
-                against = f"there is no directory {path.parent}"
-        if against is not None:
-            message = f"cannot write {path}: {against}"
-            raise UsageError(message)
+            check_replaceable(path)
+            if not path.parent.is_dir():
+                message = f"cannot write {path}: there is no directory {path.parent}"
+                raise UsageError(message)
     elif not (_is_open(given, "write") or callable(given)):
         message = (
             f"the sink is a path, a file opened in binary mode, or a function that opens one, not "

@@ -9,6 +9,7 @@ import attrs
 from together_batches._validation import path_of
 from together_batches.runs import _ledger, rules
 from together_batches.runs._lock import holder
+from together_batches.runs._store import buckets_of
 from together_batches.runs._values import AttemptView, RunView, SessionView, ShardView
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
-    each = (
-        rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
-        for shard in snapshot.shards
-    )
+    each = (buckets_of(run, shard, at[shard.number]) for shard in snapshot.shards)
     pid, host = held or (None, None)
     return RunView(
         **_shared(RunView, run),

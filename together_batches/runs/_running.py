@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 from anyio import CancelScope, move_on_after
 
-from together_batches._local.replace import objection
+from together_batches._local.replace import check_replaceable, exists_already
 from together_batches._text import count_of, format_count
 from together_batches._validation import path_of
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
@@ -28,7 +28,7 @@ from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._price import price_of_run
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
-from together_batches.runs._store import RunStore
+from together_batches.runs._store import RunStore, buckets_of
 from together_batches.runs._threads import in_thread, own_thread
 from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
 
@@ -131,17 +131,13 @@ def _refuse_others(
     ours: list[Path] = []
     for path in (places.output, places.failures):
         with explained("write", path):
-            against = objection(path)
-            if against is not None:
-                message = f"cannot write {path}: {against}"
-                raise UsageError(message)
+            check_replaceable(path)
             if not os.path.lexists(path):
                 continue
             if claims and path.is_file() and sha256_of(path, raise_if_cancelled)[1] in claims:
                 ours.append(path)
             elif not options.overwrite:
-                message = f"{path} exists already, and is left alone; overwrite=True replaces it"
-                raise UsageError(message)
+                raise exists_already(path)
     return ours
 
 
@@ -265,9 +261,10 @@ def _different(store: RunStore) -> int:
 
 def _different_not_sent(store: RunStore) -> int:
     """Return the number of these that are still to be sent, or sent again."""
-    run = store.run
-    count = partial(rules.buckets, max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
-    each = (count(attrs.evolve(shard, copies=b""), store.at_shard(shard)) for shard in store.shards.values())
+    each = (
+        buckets_of(store.run, attrs.evolve(shard, copies=b""), store.at_shard(shard))
+        for shard in store.shards.values()
+    )
     return sum(found.not_sent + found.in_flight for found in each)
 
 

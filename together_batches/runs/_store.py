@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
     from together_batches._jobs.create import Created
     from together_batches.models import BatchJob
-    from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Shard
+    from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Run, Shard
 
 _NOTED_AFTER_SECONDS = 1.0
 """Maximum seconds that a change of a job waits for others, to be recorded together with them."""
+
+
+def buckets_of(run: Run, shard: Shard, attempts: Sequence[Attempt]) -> rules.Buckets:
+    """Return the buckets of a shard's rows, by the settings of the run."""
+    return rules.buckets(shard, attempts, max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
 
 
 class RunStore:
@@ -79,12 +84,7 @@ class RunStore:
         while self._uncounted:
             number = self._uncounted.pop()
             shard, before = self.shards[number], self._counts.get(number, rules.Buckets())
-            found = rules.buckets(
-                shard,
-                self._attempts[number],
-                max_attempts=self.run.max_attempts,
-                retry_invalid=self.run.retry_invalid,
-            )
+            found = buckets_of(self.run, shard, self._attempts[number])
             self._total += found - before
             self._counts[number] = found
         return self._total
