@@ -520,11 +520,11 @@ async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
     _ledger.create(sealed, RUN, SHARDS)
     with locked(sealed) as lock:
         _seal(sealed)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get the right to read and"):
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get permission to read and"):
             async with _ledger.opened(sealed, lock):
                 pass
         (sealed / "ledger.sqlite").chmod(0)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get the right to read and"):
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get permission to read and"):
             _ledger.read(sealed)
 
 
