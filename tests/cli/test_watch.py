@@ -253,8 +253,8 @@ def test_how_often(monkeypatch: pytest.MonkeyPatch, run: Run, swift: Emulator) -
     monkeypatch.setattr(_watch, "_REST", 1e6)
     swift.add_job()
     before = swift.count("list")
-    assert run("watch", "--timeout", "0.3").code == 6
-    assert swift.count("list") == before + 1
+    assert run("watch", "--timeout", "0.6").code == 6
+    assert swift.count("list") == before + 2
 
 
 def test_labels(run: Run, swift: Emulator) -> None:

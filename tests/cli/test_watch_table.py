@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from together_batches._jobs.progress_tracker import JobProgressTracker
+from together_batches.cli._jobs import status_counts
 from together_batches.cli._watch_table import Moment, frame, in_order
 from together_batches.models import BatchJob, BatchJobStatus
 
@@ -34,7 +35,7 @@ def moment(*jobs: BatchJob, stuck: float = 1_800, trouble: str = "", seen_for: f
         for at, later in ((SEEN - seen_for, 0.0), (SEEN, seen_for)):
             tracker.see(each.id, each.status, each.progress, at, age=age + later)
     ordered = in_order(jobs, {name: tracker.quiet_seconds(name, SEEN) or 0 for name in tracker.stuck(SEEN)})
-    return Moment(ordered, tracker, SEEN, SEEN, NOW, "0 of 3 jobs finished", {}, trouble)
+    return Moment(ordered, tracker, SEEN, SEEN, NOW, "0 of 3 jobs finished", status_counts(jobs), {}, trouble)
 
 
 def texts(shown: Moment, width: int = 200, height: int = 50) -> list[str]:
@@ -129,9 +130,10 @@ def test_a_deadline_that_has_passed() -> None:
 def test_in_a_pipe() -> None:
     """In a pipe, numbers and times are exact."""
     shown = moment(job(1), seen_for=1_800)
-    assert shown.cells(job(1)) == (
+    (line,) = shown.lines([job(1)])
+    assert line.split("\t") == [
         *(job(1).id, "IN_PROGRESS", "50", "1h", "30m", "1h", "50", "2026-09-15T11:00:00Z", "openai/gpt-oss-20b"),
-    )
+    ]
     assert shown.facts(job(1)) == {
         "percent_per_hour": 50.0,
         "seconds_left": 3_600.0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 from together_batches.models import Usage
-from together_batches.runs import AttemptView, RunView, ShardView
+from together_batches.runs import AttemptView, RunView, SessionView, ShardView
 
 if TYPE_CHECKING:
     from together_batches.runs import RunState
@@ -87,6 +87,9 @@ _attempts = st.builds(
         }
     ),
 )
+_sessions = st.lists(st.builds(SessionView, began_at=_seconds.map(at), last_at=_seconds.map(at)), max_size=4).map(
+    tuple
+)
 _shards = st.lists(st.tuples(_counts, st.lists(_attempts, max_size=3)), max_size=4)
 
 
@@ -106,6 +109,7 @@ def any_run(draw: st.DrawFn) -> RunView:
         state=draw(st.sampled_from(["running", "interrupted", "finished"])),
         input_name=draw(_texts),
         finished_at=draw(st.none() | _seconds.map(at)),
+        sessions=draw(_sessions),
         usage=Usage(total_tokens=draw(_counts)),
         **draw(st.fixed_dictionaries(dict.fromkeys(_BUCKETS, _counts))),
         warnings=tuple(draw(st.lists(_texts, max_size=2))),

@@ -185,8 +185,17 @@ def _check(noun: str, wanted: Sequence[str], those_of_jobs: Iterable[str]) -> No
 
 def by_status(jobs: Iterable[BatchJob]) -> str:
     """Return the number of jobs by status, the most frequent first: ``30 IN_PROGRESS, 10 VALIDATING``."""
-    counts = Counter(str(job.status or "without a status") for job in jobs)
-    return ", ".join(f"{format_count(count)} {status}" for status, count in counts.most_common())
+    return in_words(status_counts(jobs))
+
+
+def status_counts(jobs: Iterable[BatchJob]) -> Counter[str]:
+    """Count jobs by their status."""
+    return Counter(str(job.status or "without a status") for job in jobs)
+
+
+def in_words(counts: Counter[str]) -> str:
+    """Return counts in one line, the largest first."""
+    return ", ".join(f"{format_count(count)} {name}" for name, count in counts.most_common() if count)
 
 
 # --- the output of values

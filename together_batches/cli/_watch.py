@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from together_batches._jobs.patience import say_how_long
 from together_batches.cli._command import Common, command, option, patience_option, service_options
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
-from together_batches.cli._jobs import Filter, filter_options
+from together_batches.cli._jobs import Filter, filter_options, status_counts
 from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._notifications import job_ended, job_stuck
@@ -124,7 +125,8 @@ async def _watch(common: Common, watched: _Watched, poll_interval: float | None,
     draws = can_redraw(sys.stdout) and not common.json
     async with connected(common) as batches, _table() if draws else _lines(common) as show:
         while True:
-            cpu = time.process_time()
+            # The first look loads modules, too, so its time says nothing about the next ones.
+            cpu = time.process_time() if watched.has_looked else math.inf
             await watched.look(batches)
             notifier.labels = watched.labels
             for each in watched.take_news():
@@ -166,6 +168,7 @@ class _Watched:
         """When jobs that are absent are looked for again."""
         self._absent: dict[str, NotFoundError] = {}
         """Jobs that should exist, and that were not found at this look."""
+        self._counts = status_counts(())
         self._reader: StatusReader | None = None
         self._ahead = timedelta()
         """How far the clock of the service is ahead of this machine's."""
@@ -185,6 +188,11 @@ class _Watched:
         return len(self._known)
 
     @property
+    def has_looked(self) -> bool:
+        """Whether any look has succeeded."""
+        return self._answered_at is not None
+
+    @property
     def summary(self) -> str:
         """How many jobs have finished, by status."""
         return summary(self.finished, self.total)
@@ -200,6 +208,7 @@ class _Watched:
 
         return Moment(
             jobs=self._order,
+            counts=self._counts,
             tracker=self._tracker,
             now=time.monotonic(),
             seen=self._seen,
@@ -268,6 +277,7 @@ class _Watched:
         self.labels = labels_of(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
         self._line = "; ".join(filter(None, (self.summary, *facts)))
+        self._counts = status_counts(self._order)
 
     async def _read(self, batches: AsyncBatches) -> None:
         from together_batches._jobs.status_reader import StatusReader
@@ -402,12 +412,15 @@ async def _lines(common: Common) -> AsyncGenerator[Show]:
 
     async def show(moment: Moment) -> None:
         nonlocal trouble
+        changed: list[BatchJob] = []
         for job in moment.jobs:
             state = (job.status, int(job.progress or 0) // 10, moment.is_stuck(job))
             if job.status and shown.get(job.id) != state:
                 shown[job.id] = state
-                out.line(_as_json(moment, job) if common.json else "\t".join(moment.cells(job)))
-                await out.room()
+                changed.append(job)
+        for line in (_as_json(moment, job) for job in changed) if common.json else moment.lines(changed):
+            out.line(line)
+            await out.room()
         if moment.trouble and not trouble:
             common.note(moment.trouble)
         trouble = moment.trouble

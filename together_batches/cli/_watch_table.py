@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from together_batches._text import lasted
-from together_batches.cli._jobs import by_status
+from together_batches.cli._jobs import in_words, status_counts
 from together_batches.cli._listing import Field, job_fields
 from together_batches.cli._table import NARROW, Column, draw, shortened
 from together_batches.cli._text import columns, escape, format_count
 from together_batches.models import BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections import Counter
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from together_batches._jobs.progress_tracker import JobProgressTracker
@@ -52,6 +53,8 @@ class Moment(NamedTuple):
     seen: float
     at: datetime
     summary: str
+    counts: Counter[str]
+    """The number of jobs by status."""
     labels: Labels
     trouble: str = ""
     """Why the jobs are shown as they were some time ago; an empty string if they are not."""
@@ -60,9 +63,10 @@ class Moment(NamedTuple):
         """Return whether a job has not moved for too long."""
         return self.tracker.is_stuck(job.id, self.seen)
 
-    def cells(self, job: BatchJob) -> tuple[str, ...]:
-        """Return the columns of a job for a pipe."""
-        return columns(field.text(job) for field in watch_fields(self))
+    def lines(self, jobs: Iterable[BatchJob]) -> Iterator[str]:
+        """Yield a line for a pipe for each job."""
+        fields = watch_fields(self)
+        return ("\t".join(columns(field.text(job) for field in fields)) for job in jobs)
 
     def facts(self, job: BatchJob) -> dict[str, object]:
         """Return what the table shows of a job beside its own fields, as plain data."""
@@ -153,7 +157,7 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
         if len(in_full[0]) * (1 + len(jobs)) <= room:
             header, items = in_full
     if len(jobs) > len(items) or len(header) + sum(map(len, items)) > room:
-        room -= len(_wrapped(_rest(jobs), width))  # as long as the line about the others can be
+        room -= len(_wrapped(_rest(moment.counts), width))  # as long as the line about the others can be
     count = 1
     used = len(header) + len(items[0]) if items else 0
     while count < len(items) and used + len(items[count]) <= room:
@@ -163,7 +167,7 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
     lines += [
         Line(text, _style(moment, job)) for item, job in zip(items[:count], jobs, strict=False) for text in item
     ]
-    rest = _wrapped(_rest(jobs[count:]), width) if count < len(jobs) else []
+    rest = _wrapped(_rest(moment.counts - status_counts(jobs[:count])), width) if count < len(jobs) else []
     lines += map(Line, [*rest, *footer])
     return lines if len(lines) <= height else [Line(text) for text in footer[: max(height, 1)]]
 
@@ -187,8 +191,8 @@ def _items(
     return header, items
 
 
-def _rest(jobs: Sequence[BatchJob]) -> str:
-    return f"and {format_count(len(jobs))} more: {by_status(jobs)}"
+def _rest(counts: Counter[str]) -> str:
+    return f"and {format_count(counts.total())} more: {in_words(counts)}"
 
 
 def _style(moment: Moment, job: BatchJob) -> str:

@@ -15,6 +15,7 @@ from runs.views import JOB, any_run, at, attempt, moments, run, shard
 from together_batches import UsageError
 from together_batches.models import Usage
 from together_batches.runs import SessionView, to_html, to_svg
+from together_batches.runs._picture.svg import to_narrow_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,8 +191,8 @@ def test_a_long_name_is_cut() -> None:
 @given(any_run(), moments)
 def test_any_run(view: RunView, now: datetime) -> None:
     """Any run gives a well-formed image: no overlapping words or bars, and everything within the image."""
-    image = ElementTree.fromstring(to_svg(view, now=now))
-    check_room(image)
+    for draw in (to_svg, to_narrow_svg):
+        check_room(ElementTree.fromstring(draw(view, now=now)))
 
 
 def check_room(image: ElementTree.Element) -> None:

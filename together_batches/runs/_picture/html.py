@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches._text import count_of, format_count
-from together_batches.runs._picture.svg import to_svg, written
+from together_batches.runs._picture.svg import to_narrow_svg, to_svg, written
 from together_batches.runs._picture.timeline import buckets
 
 if TYPE_CHECKING:
@@ -18,15 +18,18 @@ _STYLE = """\
 :root{color-scheme:light dark}
 body{margin:0 auto;padding:0 32px 3rem;max-width:75rem;background:#fff;color:#1f2328;
 font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}
-svg{margin-left:-24px}
+.wide svg{margin-left:-24px}
+.narrow{display:none}
 h2{margin:2rem 0 .5rem;font-size:1.15rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d8dee4;text-align:left;vertical-align:top}
 td{white-space:nowrap}
 td.number,th.number{text-align:right}
-td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem}
-@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}}"""
+td.long{white-space:normal;overflow-wrap:anywhere;min-width:min(16rem,45vw)}
+@media(max-width:640px){body{padding:0 16px 2rem}.wide{display:none}.narrow{display:block}
+th:first-child,td:first-child{position:sticky;left:0;background:inherit}tr{background:#fff}}
+@media(prefers-color-scheme:dark){body,tr{background:#0d1117}body{color:#e6edf3}th,td{border-color:#30363d}}"""
 
 
 _JOBS: tuple[tuple[str, str, Callable[[ShardView, AttemptView], str]], ...] = (
@@ -60,7 +63,8 @@ _JOBS: tuple[tuple[str, str, Callable[[ShardView, AttemptView], str]], ...] = (
 def to_html(view: RunView, *, now: datetime | None = None) -> str:
     """Return a run as a self-contained HTML page: :func:`to_svg`, and tables of its rows, settings and jobs."""
     parts = [
-        to_svg(view, now=now),
+        f'<div class="wide">{to_svg(view, now=now)}</div>',
+        f'<div class="narrow">{to_narrow_svg(view, now=now)}</div>',
         "<h2>Rows</h2>",
         _table((("", ""), ("rows", "number")), [[word, format_count(many)] for _, word, many in buckets(view)]),
         "<h2>Jobs</h2>",

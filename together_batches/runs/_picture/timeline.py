@@ -132,8 +132,13 @@ def _absences(view: RunView, began: datetime, known: float, seconds: float) -> I
 
 
 def noted_times(view: RunView) -> list[datetime]:
-    """Return all times that the run has recorded so far, by the clock of this machine."""
-    return [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
+    """Return all times that the run has recorded so far, by the clock of this machine.
+
+    A process that only looks at a finished run has a session, too, which is no part of the run.
+    """
+    sessions = () if view.state == "finished" else view.sessions
+    attempts = (time for shard in view.shards for item in shard.attempts for time in _times(item))
+    return [view.started_at, *attempts, *(session.last_at for session in sessions)]
 
 
 def _times(attempt: AttemptView) -> Iterator[datetime]:
