@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from together_batches._jobs.progress_tracker import JobProgressTracker
+from together_batches._text import cell_width
 from together_batches.cli._jobs import status_counts
 from together_batches.cli._watch_table import Moment, frame, in_order
 from together_batches.models import BatchJob, BatchJobStatus
@@ -141,3 +142,11 @@ def test_in_a_pipe() -> None:
         "is_stuck": True,
     }
     assert moment(job(1, "FAILED")).facts(job(1, "FAILED")) == {"is_stuck": False}
+
+
+def test_any_text_is_text() -> None:
+    """Statuses and errors of the service are written as harmless text, and wide characters fit, too."""
+    odd = job(1, "PAUSED\x1b")
+    lines = texts(moment(odd, job(2), trouble="あ" * 100), 40, 8)
+    assert all(line.isprintable() and cell_width(line) <= 40 for line in lines)
+    assert "1 PAUSED\\x1b" in " ".join(texts(moment(odd, job(2)), 40, 6))

@@ -122,12 +122,12 @@ def shortened(text: str, width: int, *, dots: str = "…", middle: bool = False)
         return text
     room = width - len(dots)
     if room <= 0:
-        return _head(text, width)
+        return head(text, width)
     tail = room // 2 if middle else 0
-    return _head(text, room - tail) + dots + _head(text[::-1], tail)[::-1]
+    return head(text, room - tail) + dots + head(text[::-1], tail)[::-1]
 
 
-def _head(text: str, width: int) -> str:
+def head(text: str, width: int) -> str:
     """Return as much of the beginning of a text as ``width`` has room for."""
     if text.isascii():
         return text[: max(width, 0)]

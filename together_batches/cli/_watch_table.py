@@ -11,7 +11,7 @@ import attrs
 from together_batches._text import lasted
 from together_batches.cli._jobs import in_words, status_counts
 from together_batches.cli._listing import Field, job_fields
-from together_batches.cli._table import NARROW, Column, draw, shortened
+from together_batches.cli._table import NARROW, Column, draw, head, shortened
 from together_batches.cli._text import columns, escape, format_count
 from together_batches.models import BatchJobStatus
 
@@ -148,7 +148,7 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
     """
     jobs = moment.jobs
     summary = f"{moment.summary}; {moment.at:%H:%M:%S} UTC"
-    trouble = shortened(escape(moment.trouble), _TROUBLE_LINES * width, dots=dots)
+    trouble = shortened(moment.trouble, _TROUBLE_LINES * width, dots=dots)
     footer = [*_wrapped(summary, width), *_wrapped(trouble, width)]
     room = height - len(footer)
     header, items = _items(moment, jobs[: max(room, 1)], width, dots, all_columns=False)
@@ -202,9 +202,14 @@ def _style(moment: Moment, job: BatchJob) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return wrap(text, max(width, 1), break_on_hyphens=False)
+    lines = wrap(escape(text), max(width, 1), break_on_hyphens=False)
+    return [part for line in lines for part in _folded(line, width)]
 
 
 def _folded(line: str, width: int) -> list[str]:
     """Return a line in pieces that are no wider than ``width``."""
-    return [line[at : at + width] for at in range(0, len(line), width)] or [""]
+    parts: list[str] = []
+    while line:
+        parts.append(head(line, width) or line[0])
+        line = line[len(parts[-1]) :]
+    return parts or [""]
