@@ -6,6 +6,10 @@ import asyncio
 import os
 import pkgutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import warnings
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
 _ROOT = Path(__file__).parents[1]
+WARM = Path(__file__).with_name("warm.py")
 _UNMEASURED = {"contracts", "process"}
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
@@ -51,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Child processes import the package from this tree too, because it need not be installed.
     """
+    if (measuring := Coverage.current()) and config.pluginmanager.has_plugin("dsession"):
+        measuring.stop()  # the tests run in the workers of pytest-xdist
     if hasattr(config, "workerinput"):  # the workers of pytest-xdist are measured, and not what they start
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -133,6 +140,21 @@ async def emulator() -> AsyncIterator[Emulator]:
     """A running emulator that accepts :data:`wires.KEY` and no other key."""
     async with Emulator(api_key=KEY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[list[str]]:
+    """The command of a Python that has imported the package, of which tests start many processes (``warm.py``)."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        address = str(Path(directory, "socket"))
+        listener.bind(address)
+        listener.listen()
+        command = [sys.executable, str(WARM), str(listener.fileno())]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        server = subprocess.Popen(command, pass_fds=[listener.fileno()], **streams)
+        yield [sys.executable, "-IS", str(WARM), address]
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture
