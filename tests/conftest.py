@@ -52,7 +52,7 @@ def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Disable stacks in debug loops, and restore the signals that a shell disables in background jobs, or ``nohup``.
+    """Disable what debug loops do for developers, and restore the signals that a shell disables in background jobs.
 
     Child processes import the package from this tree too, because it need not be installed.
     """
@@ -62,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
+    asyncio.BaseEventLoop._check_callback = lambda *_: None  # type: ignore[attr-defined]  # types say it, at no cost
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -151,9 +152,9 @@ def warm_python() -> Iterator[list[str]]:
         listener.listen()
         command = [sys.executable, str(WARM), str(listener.fileno())]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        server = subprocess.Popen(command, pass_fds=[listener.fileno()], **streams)
+        server = subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, **streams)
         yield [sys.executable, "-IS", str(WARM), address]
-        server.kill()
+        os.killpg(server.pid, signal.SIGKILL)  # with those of its processes that a failed test has left
         server.wait()
 
 

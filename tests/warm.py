@@ -64,6 +64,8 @@ def _become(arguments: list[str]) -> None:
     import runpy
     import warnings
 
+    for action in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
+        warnings.simplefilter(action)
     while arguments[0] == "-W":
         warnings.simplefilter(arguments[1])
         arguments = arguments[2:]

@@ -36,7 +36,8 @@ AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
 # --- virtual time for real sockets ------------------------
 
 
-_QUIET_ROUNDS = 40
+_QUIET_ROUNDS = 3
+"""In each of them the loop looks for what came from a socket."""
 
 
 class VirtualTime:
@@ -110,11 +111,12 @@ class VirtualTime:
                 over.set()
 
     async def _is_quiet(self) -> bool:
-        """Return if nothing happens for so many rounds of the loop, which means that no task is ready."""
+        """Return if no task is ready for so many rounds of the loop."""
         begun = len(self.slept)
+        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
         for _ in range(_QUIET_ROUNDS):
             await asyncio.sleep(0)
-            if self._is_busy() or len(self.slept) != begun:
+            if ready or self._is_busy() or len(self.slept) != begun:
                 return False
         return True
 
