@@ -224,7 +224,7 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             partial(_with_a_death_after, Death(0, _CREATE)),
-            ((_beginning, "_SEARCH_SECONDS", 0.0),),
+            ((rules, "SEARCH_SECONDS", 0.0),),
             id="looked for once",
         ),
         pytest.param(
@@ -260,7 +260,7 @@ def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
 PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = {
     "late file ids": (_seeds, (_ONE_LOOK,)),
     "unknown jobs": (_seeds, (_ONE_LOOK, (_attempt_job.AttemptJob, "end", _or_is_gone))),
-    "late in the list": (_with_lost_answers, ((_beginning, "_SEARCH_SECONDS", 5.0),)),
+    "late in the list": (_with_lost_answers, ((rules, "SEARCH_SECONDS", 5.0),)),
     "absent files": (_seeds, (_ONE_LOOK,)),
     "growing results": (_seeds, (_ONE_LOOK,)),
     "short downloads": (_seeds, (_ONE_LOOK,)),
