@@ -71,7 +71,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the suite; on the oldest Python with branch coverage, which is off during tests marked ``unmeasured``."""
-    install(session, "test")
+    install(session, "test", package=False)
     environment = scratch_of(session)
     arguments = session.posargs or [*XDIST, "--ignore=tests/simulation"]
     if session.posargs or session.python != PYTHONS[0]:
@@ -101,7 +101,7 @@ def simulation(session: nox.Session) -> None:
 @nox.session
 def extras(session: nox.Session) -> None:
     """Run what needs optional libraries: tests of schemas, tables, notebooks and services, and pages about them."""
-    install(session, "extras")
+    install(session, "extras", package=False)
     chosen = session.posargs or [*XDIST, "-m", "extras", "tests/extras", "tests/contracts/test_docs.py"]
     session.run("pytest", *chosen, env=scratch_of(session))
 
@@ -113,9 +113,10 @@ def official(session: nox.Session) -> None:
     environment = scratch_of(session)
     for version in ("1.6.0", "2.42.0", "3.1.1"):
         apart = Path(session.create_tmp()).resolve() / f"official-{version}"
-        session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(apart), external=True)
+        virtualenv = (sys.executable, "-m", "virtualenv", "--quiet", "--clear", "--no-pip", str(apart))
+        session.run(*virtualenv, external=True)
         python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", "--no-compile", f"together=={version}", external=True)
+        session.run("pip", "--python", python, "install", "--quiet", "--no-compile", f"together=={version}")
         environment["TOGETHER_BATCHES_OFFICIAL_PYTHON"] = python
         session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 

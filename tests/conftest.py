@@ -6,6 +6,10 @@ import asyncio
 import os
 import pkgutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import warnings
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
 _ROOT = Path(__file__).parents[1]
+WARM = Path(__file__).with_name("warm.py")
 _UNMEASURED = {"contracts", "process"}
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
@@ -47,14 +52,17 @@ def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Disable stacks in debug loops, and restore the signals that a shell disables in background jobs, or ``nohup``.
+    """Disable what debug loops do for developers, and restore the signals that a shell disables in background jobs.
 
     Child processes import the package from this tree too, because it need not be installed.
     """
+    if (measuring := Coverage.current()) and config.pluginmanager.has_plugin("dsession"):
+        measuring.stop()  # the tests run in the workers of pytest-xdist
     if hasattr(config, "workerinput"):  # the workers of pytest-xdist are measured, and not what they start
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
+    asyncio.BaseEventLoop._check_callback = lambda *_: None  # type: ignore[attr-defined]  # types say it, at no cost
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -133,6 +141,21 @@ async def emulator() -> AsyncIterator[Emulator]:
     """A running emulator that accepts :data:`wires.KEY` and no other key."""
     async with Emulator(api_key=KEY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[list[str]]:
+    """The command of a Python that has imported the package, of which tests start many processes (``warm.py``)."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        address = str(Path(directory, "socket"))
+        listener.bind(address)
+        listener.listen()
+        command = [sys.executable, str(WARM), str(listener.fileno())]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        server = subprocess.Popen(command, pass_fds=[listener.fileno()], start_new_session=True, **streams)
+        yield [sys.executable, "-IS", str(WARM), address]
+        os.killpg(server.pid, signal.SIGKILL)  # with those of its processes that a failed test has left
+        server.wait()
 
 
 @pytest.fixture

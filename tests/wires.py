@@ -36,7 +36,8 @@ AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
 # --- virtual time for real sockets ------------------------
 
 
-_QUIET_ROUNDS = 40
+_QUIET_ROUNDS = 3
+"""In each of them the loop looks for what came from a socket."""
 
 
 class VirtualTime:
@@ -110,11 +111,12 @@ class VirtualTime:
                 over.set()
 
     async def _is_quiet(self) -> bool:
-        """Return if nothing happens for so many rounds of the loop, which means that no task is ready."""
+        """Return if no task is ready for so many rounds of the loop."""
         begun = len(self.slept)
+        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
         for _ in range(_QUIET_ROUNDS):
             await asyncio.sleep(0)
-            if self._is_busy() or len(self.slept) != begun:
+            if ready or self._is_busy() or len(self.slept) != begun:
                 return False
         return True
 
@@ -168,6 +170,7 @@ class RawServer:
         self.open = 0
         self.most_open = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000, ssl=self._tls)
@@ -178,11 +181,14 @@ class RawServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        await _rounds_of_the_loop()  # a connection that was just accepted begins
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.sleep(0)
+        for writer in self._writers:
+            writer.transport.abort()  # TLS would wait for the client's word
+        await _rounds_of_the_loop()
 
     @property
     def lines(self) -> list[str]:
@@ -198,6 +204,7 @@ class RawServer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.append(writer)
         self.connections += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
@@ -236,6 +243,12 @@ class RawServer:
                         for one in either:
                             one.cancel()
                         await asyncio.wait(either)
+
+
+async def _rounds_of_the_loop() -> None:
+    """Let the loop do what it has begun: a connection is accepted, and closed, in several rounds."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:

@@ -1,5 +1,7 @@
 """Run the examples of one page, in order, against an emulator: ``python tests/contracts/run_page.py PAGE``.
 
+Its commands are processes of the Python that the environment variable WARM_PYTHON names, by default of this one.
+
 These run: each ``python`` block, and each ``$`` command of a ``console`` block. All blocks of a page share one
 namespace and one event loop; ``await`` may stand at the top of a block. TOGETHER_BASE_URL and TOGETHER_API_KEY point
 at an emulator that has a few jobs. A ``text`` block right after a ``python`` block, and the lines below a command,
@@ -22,6 +24,7 @@ import inspect
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -171,7 +174,8 @@ def main() -> None:
         os.environ["XDG_CONFIG_HOME"] = str(Path(scripts, "config"))  # the reader's own stays as it is
         # The command of this tree, which need not be installed.
         script = Path(scripts, "together-batches")
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m together_batches "$@"\n')
+        python = os.environ.get("WARM_PYTHON", shlex.quote(sys.executable))
+        script.write_text(f'#!/bin/sh\nexec {python} -m together_batches "$@"\n')
         script.chmod(0o700)
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             os.environ[name] = str(Path(scripts, "home"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -27,6 +29,7 @@ GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency
 # The name of a distribution such as arro3-core begins with that of its package; that of prometheus-client equals it.
 NAMES = [re.split(r"[^\w-]", name, maxsplit=1)[0] for name in GROUPS["extras"] if isinstance(name, str)]
 EXTRAS = {package for name in NAMES for package in (name.partition("-")[0], name.replace("-", "_"))}
+RUN_PAGE = str(ROOT / "tests" / "contracts" / "run_page.py")
 MOST_NOT_RUN = 5
 PYTEST_INI = """
 [pytest]
@@ -54,11 +57,12 @@ def _page(page: Path) -> ParameterSet:
     return pytest.param(page, id=_name(page), marks=[pytest.mark.extras] if _needs(page) & EXTRAS else [])
 
 
-def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
-    """Run Python; it must succeed and, if it is to be ``quiet``, neither warn nor print on standard error."""
+def _run(command: list[str], directory: Path, *, quiet: bool = True, **environment: str) -> None:
+    """Run a command, which must succeed and, if it is to be ``quiet``, print nothing on standard error."""
     ended = subprocess.run(
-        [sys.executable, *(["-W", "error"] if quiet else []), *command],
+        command,
         cwd=directory,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=150,
@@ -69,19 +73,20 @@ def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
 
 @pytest.mark.timeout(160)  # a page with many commands starts many processes
 @pytest.mark.parametrize("page", [_page(page) for page in PAGES if _has_examples(page)])
-def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
+def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, warm_python: list[str]) -> None:
     """Every block runs in order and prints what the page shows; examples that are tests are run by pytest."""
     all_blocks = list(blocks(page.read_text("utf-8")))
     found = [block.text for block in all_blocks if block.kind == "python"]
     if not any("def test_" in text for text in found):
         # A library that a page needs may warn of itself.
         quiet = not any(block.needs and find_spec(block.needs) for block in all_blocks)
-        _python([str(ROOT / "tests" / "contracts" / "run_page.py"), str(page)], ROOT, quiet=quiet)
+        command = [*warm_python, *(["-W", "error"] if quiet else []), RUN_PAGE, str(page)]
+        _run(command, ROOT, quiet=quiet, WARM_PYTHON=shlex.join(warm_python))
         return
     (tmp_path / "conftest.py").write_text("".join(text for text in found if "pytest_plugins" in text))
     (tmp_path / "test_page.py").write_text("\n".join(text for text in found if "pytest_plugins" not in text))
     (tmp_path / "pytest.ini").write_text(PYTEST_INI)
-    _python(["-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
+    _run([sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
 
 
 def test_few_examples_are_not_run() -> None:

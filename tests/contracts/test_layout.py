@@ -15,8 +15,6 @@ from pathlib import Path
 from string import ascii_letters
 from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -138,9 +136,6 @@ def _name(file: Path) -> str:
     return str(file.relative_to(_PACKAGE))
 
 
-_each_file = pytest.mark.parametrize("file", _FILES, ids=_name)
-
-
 def test_every_room_is_on_the_map() -> None:
     """Every room has a row, and every row has files."""
     assert sorted(_ORDER) == sorted({_room(file) for file in _FILES} - {_FRONT})
@@ -153,31 +148,36 @@ def test_every_module_is_named() -> None:
     assert {name for name in modules if not re.search(rf"[`/]{re.escape(Path(name).name)}`", page)} == set()
 
 
-@_each_file
-def test_imports_point_down(file: Path) -> None:
-    """A room imports only from itself and from rooms further down the table."""
-    room = _room(file)
-    below = _VALUES if room == _FRONT else set() if room == _APART else set(_ORDER[_ORDER.index(room) :]) - {_APART}
-    apart = {_APART} if room == _APART or room in _STARTS_THE_EMULATOR else set[str]()
+def _allowed(room: str) -> set[str]:
+    """Return the rooms from which this one may import."""
     if room == _FRONT:
-        # Imports in ``__getattr__`` are by name, on first use.
-        assert _rooms_imported(file) <= below
-    else:
-        assert _rooms_imported(file) <= below | apart | {room}
+        return _VALUES  # imports in ``__getattr__`` are by name, on first use
+    if room == _APART:
+        return {_APART}
+    below = set(_ORDER[_ORDER.index(room) :])
+    return below if room in _STARTS_THE_EMULATOR else below - {_APART}
 
 
-@pytest.mark.parametrize("room", _ROOMS, ids=_ORDER)
-def test_libraries_stay_in_their_rooms(room: Room) -> None:
+def test_imports_point_down() -> None:
+    """A room imports only from itself and from rooms further down the table."""
+    wrong = {_name(file): _rooms_imported(file) - _allowed(_room(file)) for file in _FILES}
+    assert {file: rooms for file, rooms in wrong.items() if rooms} == {}
+
+
+def test_libraries_stay_in_their_rooms() -> None:
     """The table names exactly the libraries that a room imports."""
-    assert _libraries(room.name) == room.libraries
+    assert {room.name: _libraries(room.name) for room in _ROOMS} == {room.name: room.libraries for room in _ROOMS}
 
 
-@_each_file
-def test_json_is_read_in_the_codecs(file: Path) -> None:
+def test_json_is_read_in_the_codecs() -> None:
     """The JSON libraries are imported in the codecs, and in the emulator, which shares no code."""
-    if _room(file) != _APART:
-        used = _libraries_imported(file) & _CODECS.keys()
-        assert {library for library in used if _name(file) not in _CODECS[library]} == set()
+    readers = {
+        (library, _name(file))
+        for file in _FILES
+        if _room(file) != _APART
+        for library in _libraries_imported(file) & _CODECS.keys()
+    }
+    assert [(library, file) for library, file in readers if file not in _CODECS[library]] == []
 
 
 def test_the_drawing_shows_the_imports() -> None:
@@ -187,12 +187,10 @@ def test_the_drawing_shows_the_imports() -> None:
     assert found.group() == _draw()
 
 
-@pytest.mark.parametrize("file", [file for file in _FILES if _room(file) not in {"cli/", _APART}], ids=_name)
-def test_only_the_configuration_reads_the_environment(file: Path) -> None:
+def test_only_the_configuration_reads_the_environment() -> None:
     """Only the configuration reads the environment, except for the command's terminal; the plugin writes to it."""
-    text = file.read_text("utf-8")
-    reads = "os.environ" in text or "getenv" in text
-    assert reads is (_name(file) == "config.py")
+    texts = {_name(file): file.read_text("utf-8") for file in _FILES if _room(file) not in {"cli/", _APART}}
+    assert [file for file, text in texts.items() if "os.environ" in text or "getenv" in text] == ["config.py"]
 
 
 def test_the_command_does_without_the_synchronous_client() -> None:

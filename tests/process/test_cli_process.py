@@ -58,13 +58,13 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def start(environment: dict[str, str], warm_python: list[str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start the command with these arguments, and kill it if it is still running at the end of the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*argv: str, **how: object) -> subprocess.Popen[bytes]:
         how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-        process = subprocess.Popen([*COMMAND, *argv], cwd=ROOT, env=environment, **how)
+        process = subprocess.Popen([*warm_python, *COMMAND[1:], *argv], cwd=ROOT, env=environment, **how)
         started.append(process)
         return process
 

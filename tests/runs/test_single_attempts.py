@@ -220,8 +220,7 @@ class World:
 
 @pytest.mark.unmeasured
 @pytest.mark.timeout(300)  # as many lives as there are steps
-@pytest.mark.parametrize("identity", ["run 7", None])
-@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize(("ids", "identity"), list(zip(IDS.values(), ("run 7", None), strict=True)), ids=IDS.keys())
 async def test_killed_at_any_step(tmp_path: Path, ids: list[str], identity: str | None) -> None:
     """After a kill before or after any save, request or write the next process goes on: no job twice, no row lost."""
     world = World(tmp_path, ids, identity)
