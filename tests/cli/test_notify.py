@@ -150,6 +150,26 @@ def test_a_receiver_that_fails(
     assert "/hook" not in ran.err
 
 
+def test_labels(run: Run, emulator: Emulator, receiver: Receiver) -> None:
+    """The labels of a job are in its notification."""
+    job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
+    run("label", job_id, "--label", "nightly", "--label", "v2")
+    assert run("wait", job_id, "--webhook", receiver.url).code == 0
+    assert receiver.messages[0]["data"]["labels"] == "nightly, v2"
+
+
+def test_a_defect(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect in a delivery is a failed delivery; the wait goes on."""
+
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("together_batches.cli._exec.execute", fail)
+    ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(2)]
+    ran = run("wait", *ids, "--exec", "true")
+    assert (ran.code, len(ran.lines), ran.err.count("exec failed: ZeroDivisionError")) == (1, 2, 2)
+
+
 def test_at_most_four_at_once(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     """At most four commands run at once."""
     ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(9)]

@@ -268,11 +268,11 @@ class _Watched:
             raise self._failure
         ids = self._tracker.stuck(self._seen)
         stuck = {job_id: self._tracker.quiet_seconds(job_id, self._seen) or 0.0 for job_id in ids}
-        if self._failure is None:  # otherwise not every job was read again
-            jobs = {entry.job.id: entry.job for entry in self.pending.values()}
-            for job_id in (stuck.keys() & jobs.keys()) - self._reported:
-                self._reported.add(job_id)
-                self._news.append(job_stuck(jobs[job_id], stuck[job_id]))
+        new = stuck.keys() - self._reported
+        if new and self._failure is None:  # otherwise not every job was read again
+            self._reported |= new
+            jobs = [entry.job for entry in self.pending.values() if entry.job.id in new]
+            self._news += [job_stuck(job, stuck[job.id]) for job in jobs]
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
         self.labels = labels_of(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
