@@ -154,12 +154,15 @@ async def test_messages_do_not_show_the_url() -> None:
     assert (problem, wait) == ("no connection to the webhook: Connection refused", 0.0)
     assert "hidden" not in repr(settings(url))
     for bad in (
-        "ftp://hidden",
+        "",
         "hidden",
+        "ftp://hidden",
         "http://hidden.example/x",
+        "http://localhost@hidden.example/x",
+        "http://127.0.0.1.hidden.example/x",
+        "http://127.0.0.1\\@hidden.example/x",
         "https://exa mple/hidden",
         "https://[hidden",
-        "",
     ):
         with pytest.raises(UsageError, match="invalid URL of the webhook: ") as caught:
             settings(bad)

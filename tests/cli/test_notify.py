@@ -233,15 +233,21 @@ def test_the_receiver_from_the_environment(
     assert len(receiver.messages) == 1
 
 
-def test_a_stuck_job(run: Run, swift: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_stuck_job(run: Run, monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
     """A job without progress is reported once, and the wait goes on."""
     monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
-    stuck = swift.add_job(ends_as="IN_PROGRESS")
-    ran = run(
-        "wait", stuck, "--timeout", "1", "--quiet", "--stuck-after", "0.2s", "--exec", noting(tmp_path / "seen")
-    )
-    assert ran.code == 6
-    assert [(each["type"], each["data"]["job_id"]) for each in noted(tmp_path / "seen")] == [("job.stuck", stuck)]
+
+    def note(_: object) -> None:
+        if emulator.count("retrieve") == 7:
+            emulator.change_job(stuck, status="EXPIRED")
+
+    with Emulator(on_request=note).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        stuck = emulator.add_job(status="VALIDATING", ends_as="VALIDATING")
+        ran = run("wait", stuck, "--quiet", "--stuck-after", "0.05s", "--webhook", receiver.url)
+    assert ran.code == 7
+    assert [each["type"] for each in receiver.messages] == ["job.stuck", "job.ended"]
     assert ran.err.count(f"{stuck}: no progress for ") == 1
 
 
@@ -253,6 +259,8 @@ def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) ->
 
     def note(_: object) -> None:
         emulator.advance(0.5)
+        if emulator.count("list") == 5:
+            emulator.change_job(stuck, status="EXPIRED")
 
     with Emulator(timing=Timing(validating=0, running=1), on_request=note).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
@@ -260,13 +268,12 @@ def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) ->
         ended = emulator.add_job(status="COMPLETED", output_file_id="file-o")
         stuck = emulator.add_job(status="VALIDATING", ends_as="VALIDATING", age_seconds=3_700)
         running = emulator.add_job()
-        often = ("--poll-interval", "0.01", "--timeout", "0.5", "--stuck-after", "1h", "--webhook", receiver.url)
-        assert run("watch", *often).code == 6
-        sent = {(each["type"], each["data"]["job_id"]) for each in receiver.messages}
-        assert sent == {("job.ended", running), ("job.stuck", stuck)}
-        assert len(receiver.messages) == 2
+        often = ("--poll-interval", "0.01", "--stuck-after", "1h", "--webhook", receiver.url)
+        assert run("watch", *often).code == 7
+        sent = [(each["type"], each["data"]["job_id"]) for each in receiver.messages]
+        assert sorted(sent) == sorted([("job.ended", running), ("job.stuck", stuck), ("job.ended", stuck)])
         assert run("watch", ended, running, *often).code == 0
-        assert len(receiver.messages) == 2
+        assert len(receiver.messages) == 3
 
 
 # --- run
