@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +59,8 @@ class Notification(NamedTuple):
     @property
     def body(self) -> bytes:
         """The notification as JSON."""
+        import json  # here, because help needs none
+
         fields = {"id": self.id, "type": self.kind, "timestamp": _written(self.at), "data": self.data}
         # Half of a surrogate pair is no character, and many readers refuse its escape.
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
@@ -103,6 +103,8 @@ def run_ended(run_id: str, found: RunReport | RunView, *, attempts: int, exit_co
 
 
 def _made(kind: str, subject: str, data: Mapping[str, Any], identity: str) -> Notification:
+    from hashlib import sha256
+
     digest = sha256(f"{kind} {identity}".encode(errors="surrogatepass")).hexdigest()
     bounded = {name: _bounded(value) for name, value in data.items() if value is not None}
     return Notification(kind, subject, f"msg_{digest[:32]}", datetime.now(UTC), bounded)
