@@ -282,13 +282,13 @@ def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_end_of_a_run(run: Run, swift: Emulator, receiver: Receiver, here: Path) -> None:
     """A run is one notification at its end, and none when the command is repeated."""
     command = ("run", "requests.jsonl", "-o", "answers.jsonl", *OFTEN, "--max-rows-per-job", "1")
-    told = ("--exec", noting(here / "seen"), "--webhook", receiver.url)
-    assert run(*command, *told).code == 0
+    notify = ("--exec", noting(here / "seen"), "--webhook", receiver.url)
+    assert run(*command, *notify).code == 0
     (message,) = noted(here / "seen")
     assert receiver.messages == [message]
     assert (message["type"], message["data"]["succeeded"], message["data"]["exit_code"]) == ("run.finished", 3, 0)
     assert message["data"]["directory"] == str(here / "answers.jsonl.run")
-    assert run(*command, *told).code == 0
+    assert run(*command, *notify).code == 0
     assert (len(noted(here / "seen")), len(receiver.messages)) == (1, 1)
 
 
@@ -307,9 +307,9 @@ def test_a_delivery_that_failed_is_repeated_by_the_next_call(
 def test_a_run_that_stops(run: Run, swift: Emulator, here: Path) -> None:
     """A run that ends with rows left is notified of, again only after progress."""
     command = ("run", "requests.jsonl", "-o", "answers.jsonl", *OFTEN, "--max-rows-per-job", "1")
-    told = ("--exec", noting(here / "seen"))
+    notify = ("--exec", noting(here / "seen"))
     for rows, times in (("1", 1), ("1", 1), ("2", 2)):
-        assert run(*command, *told, "--stop-after-rows", rows).code == 5
+        assert run(*command, *notify, "--stop-after-rows", rows).code == 5
         assert len(noted(here / "seen")) == times
     assert {(each["type"], each["data"]["exit_code"]) for each in noted(here / "seen")} == {("run.stopped", 5)}
 
