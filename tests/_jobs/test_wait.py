@@ -924,6 +924,14 @@ async def test_a_job_that_cannot_be_followed(caplog: pytest.LogCaptureFixture) -
 
 
 @without_wires
+async def test_the_only_job_cannot_be_followed(caplog: pytest.LogCaptureFixture) -> None:
+    """The error of the only job is raised at once, and not logged as well."""
+    with pytest.raises(NotFoundError):
+        await ids_of(each(Service(), ["nowhere"]))
+    assert not caplog.messages
+
+
+@without_wires
 async def test_several_that_cannot_be_followed() -> None:
     """Several jobs that cannot be followed raise a group with an error for each."""
     with pytest.raises(ExceptionGroup, match="2 jobs could not be waited for") as raised:

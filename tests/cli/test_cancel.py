@@ -351,9 +351,7 @@ def test_several_models(run: Run, emulator: Emulator) -> None:
     emulator.add_job(status="FAILED", model_id=None)
     ran = run("cancel", "--model", "m/1", "--model", "m/2", "--yes")
     assert {line.partition("\t")[0] for line in ran.lines} == wanted
-    assert ran.err.startswith(
-        "note: 2 jobs that name no model (yet) were left: 2 VALIDATING\n2 jobs: 2 IN_PROGRESS\n"
-    )
+    assert ran.err.startswith("note: 2 jobs without a model were left out: 2 VALIDATING\n2 jobs: 2 IN_PROGRESS\n")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -406,8 +404,8 @@ def test_preview(run: Run, emulator: Emulator, feed: Feed, on_terminal: Callable
     ran = run("cancel", "--all")
     assert ran.err == (
         "4 jobs: 3 IN_PROGRESS, 1 VALIDATING\n"
-        "  m/1           3 IN_PROGRESS\n"
-        "  no model yet  1 VALIDATING\n"
+        "  m/1       3 IN_PROGRESS\n"
+        "  no model  1 VALIDATING\n"
         "Cancel 4 jobs? [y/N] nothing was cancelled\n"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,19 @@ def test_help_leads_with_examples(run: Run, command: str) -> None:
 def test_help_says_where_the_key_is_read(run: Run, command: str) -> None:
     """The help of each command that needs a key names its environment variable, because the key has no option."""
     assert ("TOGETHER_API_KEY" in run(*command.split(), "--help").out) is (command in TALKING)
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_help_fits_a_narrow_terminal(
+    run: Run, command: str, monkeypatch: pytest.MonkeyPatch, on_terminal: Callable[..., None]
+) -> None:
+    """On a narrow terminal no line of the help is wider than it, but for a long word, and no word is missing."""
+    as_written = run(*command.split(), "--help").out
+    monkeypatch.setenv("COLUMNS", "40")
+    on_terminal("stdout")
+    narrow = run(*command.split(), "--help").out
+    assert re.sub(r"\s", "", narrow) == re.sub(r"\s", "", as_written)
+    assert not [line for line in narrow.splitlines() if len(line) > 40 and len(line.split()) > 1]
 
 
 def test_the_help_lists_every_command(run: Run) -> None:

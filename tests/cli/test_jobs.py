@@ -111,7 +111,7 @@ def test_list_of_several_models(run: Run, emulator: Emulator) -> None:
     emulator.add_job(status="VALIDATING", ends_as="VALIDATING", model_id=None)
     ran = run("list", "--model", "m/1", "--model", "m/2")
     assert {line.split("\t")[0] for line in ran.lines} == set(wanted)
-    assert ran.err == "note: 1 job that names no model (yet) was left: 1 VALIDATING\n"
+    assert ran.err == "note: 1 job without a model was left out: 1 VALIDATING\n"
 
 
 def test_get_of_ids_in_one_word(run: Run, emulator: Emulator) -> None:
@@ -138,10 +138,10 @@ def test_columns(run: Run, emulator: Emulator, on_terminal: Callable[..., None],
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--columns", "id,colour"], "there is no column 'colour'; there are id, status"),
+        (["--columns", "id,colour"], "there is no column 'colour'; the columns are id, status"),
         (["--sort", "colour"], "there is no column 'colour'"),
         (["--sort", "id,status"], "there is no column 'id status'"),
-        (["--count-by", "id"], "there is no column 'id'; there are model, status"),
+        (["--count-by", "id"], "there is no column 'id'; the columns are model, status"),
         (["--count-by", "model", "--sort", "id"], "leave out --columns and --sort"),
         (["--columns", "id", "--json"], "--json has every field"),
         (["--limit", "0"], "'0' is not a whole number, 1 or more"),

@@ -64,6 +64,14 @@ def test_json(run: Run, emulator: Emulator, requests: str) -> None:
     assert json.loads(ran.out)["id"] == emulator.jobs[0]["id"]
 
 
+def test_on_a_terminal(run: Run, emulator: Emulator, requests: str, on_terminal: Callable[..., None]) -> None:
+    """A terminal shows the file on a line of its own, since id, status and file are wider than 80 columns."""
+    on_terminal("stdout")
+    first, second = run("submit", requests).lines
+    assert re.fullmatch("[0-9a-f-]{36}  VALIDATING", first)
+    assert re.fullmatch("  file-[0-9a-f-]{36}", second)
+
+
 def test_what_is_asked_of_the_job(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     """Options of the job are sent with the create."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")

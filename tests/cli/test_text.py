@@ -12,6 +12,7 @@ import pytest
 
 from together_batches.cli._text import (
     as_json,
+    block,
     can_redraw,
     format_time,
     in_ascii,
@@ -20,6 +21,7 @@ from together_batches.cli._text import (
     print_error,
     terminal,
 )
+from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +71,28 @@ def test_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """Any message is written as one harmless line on standard error."""
     print_error("bad\x1b[2J\n")
     assert capsys.readouterr() == ("", "together-batches: error: bad\\x1b[2J\\n\n")
+
+
+def test_messages_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A terminal gets a message in lines that end between words; a word that is longer than a line is kept whole."""
+    monkeypatch.setenv("COLUMNS", "20")
+    print_err("in a pipe a message is one line")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    print_err("it goes on with cancel --resume stopped-in-november.csv")
+    print_err("  3 jobs that were labelled")
+    assert capsys.readouterr().err.splitlines() == [
+        "in a pipe a message is one line",
+        *("it goes on with", "cancel --resume", "stopped-in-november.csv"),
+        *("  3 jobs that were", "  labelled"),
+    ]
+
+
+def test_a_block_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value for which its line has no room is on the next line, so that an id is not broken."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    job = BatchJob(id="d67e55fd-642b-4a42-aef9-c00b8a64c1b9", status=BatchJobStatus.FAILED)
+    assert block(job) == f"id\n{job.id}\nstatus  FAILED\n"
 
 
 def test_messages_come_after_what_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

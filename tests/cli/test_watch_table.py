@@ -48,7 +48,14 @@ def test_the_facts_of_a_job() -> None:
     header, row, summary = texts(moment(job(1)))
     assert header.split() == ["ID", "STATUS", "DONE", "LEFT", "AGE", "RATE", "DEADLINE", "MODEL"]
     assert row.split() == [*f"{job(1).id} IN_PROGRESS 50 % 1h 1h 50 %/h in 23h openai/gpt-oss-20b".split()]
-    assert summary == "0 of 3 jobs finished; 12:00:00 UTC"
+    assert summary == "0 of 3 jobs finished; as of 12:00:00 UTC"
+
+
+def test_the_time_of_the_last_look() -> None:
+    """The time below the table is that at which the jobs were read, also long after that."""
+    shown = moment(job(1))
+    later = shown._replace(now=shown.now + 40, at=shown.at + timedelta(seconds=40))
+    assert texts(later)[-1] == "0 of 3 jobs finished; as of 12:00:00 UTC"
 
 
 def test_the_order() -> None:
@@ -149,4 +156,4 @@ def test_any_text_is_text() -> None:
     odd = job(1, "PAUSED\x1b")
     lines = texts(moment(odd, job(2), trouble="あ" * 100), 40, 8)
     assert all(line.isprintable() and cell_width(line) <= 40 for line in lines)
-    assert "1 PAUSED\\x1b" in " ".join(texts(moment(odd, job(2)), 40, 6))
+    assert "1 PAUSED\\x1b" in " ".join(texts(moment(odd, job(2)), 40, 7))

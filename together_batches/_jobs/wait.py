@@ -354,7 +354,8 @@ class Wait:
             self.on_refused(name, error)
             return
         self._refusals.append(error)
-        _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
+        if len(self._known) > 1:  # the error of the only job is raised at once
+            _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
     def _report(self, job: BatchJob) -> None:
         if self.on_update is not None:

@@ -469,7 +469,7 @@ def _by_model(jobs: Iterable[BatchJob]) -> Iterable[str]:
     for job in jobs:
         of_model.setdefault(job.model_id, []).append(job)
     most = sorted(of_model.items(), key=lambda item: -len(item[1]))
-    rows = [(f"  {escape(model or 'no model yet')}", escape(by_status(these))) for model, these in most[:FEW]]
+    rows = [(f"  {escape(model or 'no model')}", escape(by_status(these))) for model, these in most[:FEW]]
     if len(most) > FEW:
         left = sum(len(these) for _, these in most[FEW:])
         rows.append((f"  {count_of(len(most) - FEW, 'more model')}", count_of(left, "job")))

@@ -6,6 +6,8 @@ mistyped option work without the HTTP client.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, update_wrapper
@@ -17,11 +19,12 @@ import click
 
 from together_batches.cli._exits import MEANINGS, CommandError, Exit
 from together_batches.cli._numbers import above_zero, profile_name, whole_number, zero_or_above
-from together_batches.cli._text import PROGRAM, print_err, print_error
+from together_batches.cli._table import NARROW
+from together_batches.cli._text import PROGRAM, folded, print_err, print_error, terminal
 from together_batches.errors import AuthenticationError, PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -32,6 +35,8 @@ _KEY = """\
 The API key is that of --profile, otherwise TOGETHER_API_KEY, otherwise that of
 the profile in TOGETHER_BATCHES_PROFILE or of 'default'; 'login' makes profiles.
 """
+_HELP_WIDTH = 80
+"""Width of a terminal that has room for the help as it is written."""
 _RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--deadline": "--timeout"}
 """Options of the previous version, which now raise an error that names the new option."""
 
@@ -74,8 +79,49 @@ class _CommonOption(_Option):
     """An option of :class:`Common`."""
 
 
+class _HelpFormatter(click.HelpFormatter):
+    """Help that fits a narrow terminal, too; click's own is at least 50 columns wide."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
+        screen = terminal(sys.stdout).width
+        self.is_narrow = screen < _HELP_WIDTH
+        super().__init__(indent_increment, screen if self.is_narrow else width, max_width)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write terms with their meanings: beside them, or below them if there is little room."""
+        super().write_dl(rows, col_max if self.width >= NARROW else 4, col_spacing)
+
+    def write_heading(self, heading: str) -> None:
+        """Write the heading of a section."""
+        super().write_heading("\n".join(folded(heading, self.width)))
+
+    def write_prose(self, text: str) -> None:
+        """Write text whose lines are broken, and examples aligned; only if it does not fit, it is wrapped.
+
+        Then lines without an indent become paragraphs; each other line is wrapped by itself, its columns one by one.
+        """
+        lines: list[str] = []
+        for line in text.splitlines():
+            last = lines[-1] if lines and self.is_narrow else ""
+            if line and last and not (line.startswith(" ") or last.startswith(" ") or last.endswith(":")):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        for line in lines:
+            fits = not self.is_narrow or len(line) <= self.width
+            for part in [line] if fits else re.sub(r"(?<=\S) {2,}", "\n    ", line).split("\n"):
+                pieces = [part] if fits else folded(part, self.width, indent="  " * line.startswith(" "))
+                self.write("".join(f"{piece}\n" for piece in pieces))
+
+
+class _Context(click.Context):
+    formatter_class = _HelpFormatter
+
+
 class _Documented(click.Command):
     """A command or group whose help begins with its examples."""
+
+    context_class = _Context
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """Return the option ``--help``, with a help text in this package's style."""
@@ -86,10 +132,10 @@ class _Documented(click.Command):
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and then the description."""
-        # Not rewrapped: examples are aligned, and lines are broken where the source breaks them.
         description, _, examples = cleandoc(self.help or "").partition(_EXAMPLES)
         key = _KEY if any(isinstance(param, _CommonOption) for param in self.params) else ""
-        formatter.write(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
+        assert isinstance(formatter, _HelpFormatter)  # noqa: S101  # of our context
+        formatter.write_prose(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
 
 
 class _Command(_Documented):

@@ -97,9 +97,9 @@ class Chosen(NamedTuple):
         """Return a line about jobs that were omitted because they name no model, if any."""
         if not self.nameless:
             return None
-        name, were = ("names", "was") if len(self.nameless) == 1 else ("name", "were")
+        were = "was" if len(self.nameless) == 1 else "were"
         jobs = count_of(len(self.nameless), "job")
-        return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
+        return f"note: {jobs} without a model {were} left out: {by_status(self.nameless)}"
 
 
 class Filter(NamedTuple):

@@ -194,7 +194,7 @@ def names_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
         if unknown := [name for name in names if name not in known]:
-            message = f"there is no column {unknown[0]!r}; there are {', '.join(known)}"
+            message = f"there is no column {unknown[0]!r}; the columns are {', '.join(known)}"
             raise click.BadParameter(message)
         return names
 

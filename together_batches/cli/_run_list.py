@@ -40,9 +40,9 @@ def _jobs(view: RunView) -> int:
     return sum(attempt.job_id is not None and attempt.ended_at is None for attempt in attempts)
 
 
-def _count(name: str, rank: int, many: Callable[[RunView], int]) -> Field[RunView]:
+def _count(name: str, rank: int, many: Callable[[RunView], int], title: str = "") -> Field[RunView]:
     """Return a column of numbers."""
-    drawn = Column(name.replace("_", " ").upper(), rank=rank, right=True)
+    drawn = Column(title or name.replace("_", " ").upper(), rank=rank, right=True)
     return Field(name, drawn, lambda view: str(many(view)), lambda view: format_count(many(view)), many)
 
 
@@ -63,7 +63,7 @@ def run_fields(now: datetime) -> tuple[Field[RunView], ...]:
         _count("failed", 2, lambda view: view.failed + view.missing + view.invalid),
         _count("in_flight", 6, lambda view: view.in_flight),
         _count("not_sent", 6, lambda view: view.not_sent),
-        _count("jobs", 3, _jobs),
+        _count("jobs", 3, _jobs, title="OPEN JOBS"),
         Field(
             "last",
             Column("LAST", rank=4, right=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,10 +19,11 @@ from together_batches.cli._command import (
 )
 from together_batches.cli._exits import Exit, code_of
 from together_batches.cli._labels import keep_labels, label_cells, label_option, labelled, labels_of
+from together_batches.cli._listing import item_on_screen
 from together_batches.cli._local_files import schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words, time_limit
 from together_batches.cli._progress import file_bar
-from together_batches.cli._text import PROGRAM, as_json, columns, print_err, print_error
+from together_batches.cli._text import PROGRAM, as_json, columns, is_terminal, print_err, print_error
 from together_batches.cli._wait import note_change, print_finished
 from together_batches.errors import BatchesError, ValidationError, WaitTimeoutError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
@@ -113,6 +115,8 @@ class _Submission:
         labels = labels_of([job.id])
         if self._common.json:
             print(as_json(labelled(job, labels.get(job.id))))
+        elif is_terminal(sys.stdout):
+            print(item_on_screen(job.id, job.status, labels=label_cells(labels, job.id), note=job.input_file_id))
         else:
             print("\t".join(columns((job.id, job.status, job.input_file_id, *label_cells(labels, job.id)))))
 

@@ -25,6 +25,7 @@ __all__ = [
     "columns",
     "count_of",
     "escape",
+    "folded",
     "format_count",
     "format_time",
     "in_ascii",
@@ -42,18 +43,33 @@ PROGRAM = "together-batches"
 
 
 def print_err(text: str) -> None:
-    """Print one line on standard error."""
+    """Print one line on standard error; a terminal gets it in lines that end between words."""
     if not is_open(sys.stderr):
         return
     if is_open(sys.stdout):
         with suppress(OSError):  # an error of standard output is raised by its next print
             sys.stdout.flush()  # so that lines are in order if both streams go to one place
-    print(escape(text), file=sys.stderr, flush=True)
+    lines = folded(escape(text), terminal(sys.stderr).width)
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def print_error(text: str) -> None:
     """Print an error as one line on standard error."""
     print_err(f"{PROGRAM}: error: {text}")
+
+
+def folded(line: str, width: int, *, indent: str = "") -> list[str]:
+    """Return a line in pieces of at most ``width``, but for words that are longer, which a terminal continues.
+
+    ``indent`` comes before each piece but the first, after the indent of the line itself.
+    """
+    if len(line) <= width:
+        return [line]
+    from textwrap import wrap  # here, because a message seldom needs it
+
+    indent += line[: len(line) - len(line.lstrip(" "))]
+    pieces = wrap(line, max(width, 1), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return pieces or [""]
 
 
 def as_json(value: object) -> str:
@@ -92,12 +108,18 @@ def columns(facts: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def block(value: object, **more: str) -> str:
-    """Return a value of the package as text, with one line for each field, and for ``more``."""
-    facts = plain(value) | more
-    width = max(map(len, facts))
+    """Return a value of the package as text, with one line for each field, and for ``more``.
+
+    A value that is too wide for a terminal is on the next line, so that an id is not broken.
+    """
+    facts = {
+        escape(name): escape(fact if isinstance(fact, str) else as_json(fact))
+        for name, fact in (plain(value) | more).items()
+    }
+    widest = max(map(len, facts))
+    room = terminal(sys.stdout).width - widest - len("  ")
     return "".join(
-        f"{escape(name):<{width}}  {escape(fact if isinstance(fact, str) else as_json(fact))}\n"
-        for name, fact in facts.items()
+        f"{name:<{widest}}  {fact}\n" if len(fact) <= room else f"{name}\n{fact}\n" for name, fact in facts.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from math import ceil
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,13 +144,14 @@ def watch_fields(moment: Moment) -> tuple[Field[BatchJob], ...]:
 def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list[Line]:
     """Return the table with as many jobs as fit, the number of the others, and the summary, or the summary alone.
 
-    Columns that have no room are left out, unless all jobs have room for further lines. No line is wider than
-    ``width``: an id that is goes on in the next one.
+    The time is that of the last look, which may be a minute ago. Columns that have no room are left out, unless all
+    jobs have room for further lines. No line is wider than ``width``: an id that is goes on in the next one.
     """
     jobs = moment.jobs
-    summary = f"{moment.summary}; {moment.at:%H:%M:%S} UTC"
-    trouble = shortened(moment.trouble, _TROUBLE_LINES * width, dots=dots)
-    footer = [*_wrapped(summary, width), *_wrapped(trouble, width)]
+    summary = f"{moment.summary}; as of {moment.at - timedelta(seconds=moment.now - moment.seen):%H:%M:%S} UTC"
+    beside = width - len("^C")  # which Ctrl-C shows behind the last line; if that had no room, the table would move
+    trouble = shortened(moment.trouble, _TROUBLE_LINES * beside, dots=dots)
+    footer = [*_wrapped(summary, beside), *_wrapped(trouble, beside)]
     room = height - len(footer)
     header, items = _items(moment, jobs[: max(room, 1)], width, dots, all_columns=False)
     if 2 * len(jobs) < room:
