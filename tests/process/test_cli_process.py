@@ -53,6 +53,7 @@ def environment(emulator: Emulator) -> dict[str, str]:
         "TOGETHER_BASE_URL": emulator.base_url,
         "TOGETHER_API_KEY": str(emulator.api_key),
         "TERM": "xterm",
+        "COLUMNS": "200",  # so that no message is longer than a line
         "PYTHONWARNINGS": "always",
     }
 

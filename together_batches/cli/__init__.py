@@ -16,7 +16,7 @@ from together_batches._version import __version__
 from together_batches.cli._command import Group, explain
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._streams import unblocked_streams
-from together_batches.cli._text import PROGRAM, is_open, is_terminal, print_err, print_error
+from together_batches.cli._text import PROGRAM, is_open, print_err, print_error
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
@@ -140,8 +140,6 @@ def _guarded(argv: list[str]) -> int:
         print_error(explain(error))
         return Exit.USAGE
     except (KeyboardInterrupt, Interrupted) as error:
-        if is_terminal(sys.stderr):
-            print(end="\r", file=sys.stderr)  # over the ^C that the terminal shows
         for line in (str(error) or str(Interrupted())).split("\n"):
             print_err(line)
         return Exit.INTERRUPTED
