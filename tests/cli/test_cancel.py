@@ -15,7 +15,7 @@ import pytest
 from together_batches.cli import _cancel
 from together_batches.cli._cancel import cancel_confirmed, outcome_line, print_table
 from together_batches.cli._exits import CommandError, Exit, Interrupted
-from together_batches.cli._text import as_json
+from together_batches.cli._text import as_json, format_count
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing
 from together_batches.errors import APIConnectionError, ConflictError
 from together_batches.models import BatchJob
@@ -729,6 +729,18 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     print_table(CancelReport([UNREAD]))
     assert capsys.readouterr().out.rstrip().endswith("had ended before")
+
+
+def test_table_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on_terminal: Callable[..., None]
+) -> None:
+    """A narrow terminal shows the results and their whole numbers alone."""
+    monkeypatch.setenv("COLUMNS", "20")
+    on_terminal("stdout")
+    many = [CancelOutcome(str(number), CancelResult.NOT_ATTEMPTED) for number in range(12_345)]
+    print_table(CancelReport([UNREAD, *many]))
+    expected = ["RESULT", "  JOBS", "already finished", "  1", "not attempted", f"  {format_count(12_345)}"]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 # --- the choice of jobs

@@ -232,7 +232,9 @@ def test_a_run_in_use(run: Run, swift: Emulator, here: Path, requests: str) -> N
 def test_a_key_that_is_refused(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     """A refused key ends the run with its own exit code."""
     swift.fail(Fault(on="begin_upload", status=401, times=None))
-    assert run("run", requests, "-o", "answers.jsonl", *OFTEN).code == 3
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 3
+    assert ran.err.splitlines()[-1].startswith("the key is that of TOGETHER_API_KEY")
 
 
 @pytest.fixture

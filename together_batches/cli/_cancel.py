@@ -500,27 +500,36 @@ def _named(job_ids: Sequence[str], *, json: bool) -> Iterable[str]:
             yield escape(job_id)
 
 
+_ROOM_FOR_MEANINGS = 40
+"""Width of a terminal below which a table has the results and their numbers alone."""
+
+
 def print_table(report: CancelReport) -> None:
     """Print the number of jobs with each result, and its meaning, on standard output."""
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    drawn.add_column("RESULT", no_wrap=True)
-    drawn.add_column("JOBS", justify="right", no_wrap=True)
-    drawn.add_column("WHICH MEANS")
     finished = [outcome for outcome in report if outcome.result is CancelResult.ALREADY_FINISHED]
     anyway = sum(outcome.completed_anyway for outcome in finished)
+    rows: list[tuple[str, int, str, str]] = []
     for result, count in report.counts.items():
         style, meaning = _MEANINGS[result]
         if result is CancelResult.ALREADY_FINISHED:
             count -= anyway
             ended = by_status(outcome.job for outcome in finished if outcome.job and not outcome.completed_anyway)
             meaning = f"{meaning}: {ended}" if ended else meaning
+        rows.append((result.words, count, meaning, style))
+    rows.append(("completed anyway", anyway, "accepted, and they completed all the same", "yellow"))
+    width = terminal(sys.stdout).width
+    if width < _ROOM_FOR_MEANINGS:
+        cells = [(words, format_count(count)) for words, count, *_ in rows if count]
+        print_lines(draw((Column("RESULT"), Column("JOBS")), cells, width))
+        return
+    drawn = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    drawn.add_column("RESULT", no_wrap=True)
+    drawn.add_column("JOBS", justify="right", no_wrap=True)
+    drawn.add_column("WHICH MEANS")
+    for words, count, meaning, style in rows:
         if count:
-            drawn.add_row(result.words, format_count(count), escape(meaning), style=style)
-    if anyway:
-        drawn.add_row(
-            "completed anyway", format_count(anyway), "accepted, and they completed all the same", style="yellow"
-        )
+            drawn.add_row(words, format_count(count), escape(meaning), style=style)
     Console(file=sys.stdout, highlight=False, markup=False).print(drawn)

@@ -373,7 +373,10 @@ def service_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
         common = Common(**{name: options.pop(name) for name in Common._fields})
         try:
             code = function(common, **options)
-        except (AuthenticationError, PermissionDeniedError) as error:
+        except (AuthenticationError, PermissionDeniedError, CommandError) as error:
+            reason = error.__cause__ if isinstance(error, CommandError) else error
+            if not isinstance(reason, AuthenticationError | PermissionDeniedError):
+                raise
             print_error(str(error))
         else:
             if code is not Exit.DENIED:

@@ -24,6 +24,7 @@ from together_batches.cli._text import (
     can_redraw,
     count_of,
     escape,
+    folded,
     format_count,
     print_err,
     print_lines,
@@ -130,14 +131,14 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     print()
     # The table above does not show the faults on the way, which are the point of the demo, so they are printed here.
     statuses = Counter(request.status for request in emulator.requests)
-    print(
+    text = (
         f"{format_count(len(report))} ids in {elapsed:.1f} s, each accounted for once. "
         f"On the way, of {format_count(statuses.total())} requests,\n"
         f"{format_count(statuses[429])} were refused for their rate, {format_count(statuses[500])} failed, "
-        f"{format_count(statuses[None])} got no answer; all were repeated."
+        f"{format_count(statuses[None])} got no answer; all were repeated.\n\n"
+        "Next, with your own jobs (this only looks; without --dry-run there is a prompt):"
     )
-    print()
-    print("Next, with your own jobs (this only looks; without --dry-run there is a prompt):")
+    print_lines(piece for line in text.split("\n") for piece in folded(line, screen.width))
     print(f"  {PROGRAM} login")
     print(f"  {PROGRAM} cancel --all --dry-run")
 
