@@ -237,6 +237,12 @@ def test_ids_and_filters(run: Run, swift: Emulator, feed: Callable[..., None]) -
     assert "no job has the model 'nothing'" in ran.err
 
 
+def test_nothing_to_watch_on_a_terminal(run: Run, swift: Emulator, on_terminal: Callable[..., None]) -> None:
+    """If no job matches, no empty table is drawn."""
+    on_terminal("stdout")
+    assert run("watch") == (0, "", "no job matches\n")
+
+
 def test_list_watch(run: Run, swift: Emulator) -> None:
     """`list --watch` is `watch` with the filters of list, and takes no view of its own."""
     job_id = swift.add_job()

@@ -113,7 +113,7 @@ def test_a_column_that_the_first_row_lacks_is_refused() -> None:
         _refusal([{"id": 1, "city": "a"}], ["town"]) == "the table has no column 'town'; its columns are 'id', 'city'"
     )
     many = [{f"c{number}": 0 for number in range(30)}]
-    assert _refusal(many, ["id"]).endswith("'c18', 'c19', …")
+    assert _refusal(many, ["id"]).endswith("'c18', 'c19', …; custom_id names the column with the ids")
     assert _refusal([{"id": 1}], ['"label": "x"']) == (
         "the table has no column '\"label\": \"x\"'; its columns are 'id'; write a brace of a prompt's own text twice"
     )

@@ -132,7 +132,8 @@ async def _watch(common: Common, watched: _Watched, poll_interval: float | None,
             for each in watched.take_news():
                 notifier.send(each)
             pause = poll_interval or max(watched.pause(), _REST * (time.process_time() - cpu))
-            await show(watched.moment())
+            if watched.total:
+                await show(watched.moment())
             if not watched.pending:
                 break
             until = time.monotonic() + pause

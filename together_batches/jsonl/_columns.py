@@ -30,6 +30,8 @@ def chosen(name: str, columns: Sequence[str], wanted: Sequence[str] | None) -> l
             what = "two columns" if there[column] else "no column"
             # A prompt that has JSON as an example is likely to be the reason.
             advice = "; write a brace of a prompt's own text twice" if '"' in column or "\n" in column else ""
+            if column == "id" and columns and not there[column]:  # the usual one, which the user need not have named
+                advice = "; custom_id names the column with the ids"
             if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
                 advice = "; the values of a CSV file are separated by commas"
             message = f"{name} has {what} {short(column)}; its columns are {listed or 'none'}{advice}"
