@@ -245,7 +245,7 @@ def test_logout(run: Run, login: Callable[..., Ran], emulator: Emulator, file: P
     assert KEY not in file.read_text()
     again = run("logout", "--profile", "a")
     assert again.code == 3
-    assert "there is no profile 'a', there are 'b'; 'together-batches login --profile a' makes it" in again.err
+    assert "there is no profile 'a' (there are 'b'); 'together-batches login --profile a' makes it" in again.err
 
 
 def test_profiles(

@@ -90,7 +90,7 @@ def test_no_profile(run: Run) -> None:
     assert credentials(Common()) == (None, None)
     ran = run("list", "--profile", "a")
     assert (ran.code, ran.out) == (3, "")
-    assert "there is no profile 'a', there are none; 'together-batches login --profile a' makes it" in ran.err
+    assert "there is no profile 'a'; 'together-batches login --profile a' makes it" in ran.err
 
 
 def test_no_default_profile(run: Run, file: Path) -> None:
@@ -98,7 +98,7 @@ def test_no_default_profile(run: Run, file: Path) -> None:
     change_profiles(lambda profiles: {"staging": profiles["staging"]})
     ran = run("list")
     assert ran.code == 3
-    assert "no API key: set TOGETHER_API_KEY, or name a profile with --profile, there are 'staging'\n" in ran.err
+    assert "no API key: set TOGETHER_API_KEY, or name a profile with --profile (there are 'staging')\n" in ran.err
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "é", "x" * 65, "a\n", "a\x1b"])

@@ -80,7 +80,7 @@ def credentials(common: Common) -> tuple[Secret | None, str | None]:
     if common.profile is None and name == DEFAULT and name not in profiles:
         if not profiles:
             return None, common.base_url  # the client reports that there is no key
-        message = f"no API key: set TOGETHER_API_KEY, or name a profile with --profile, {_listed(profiles)}"
+        message = f"no API key: set TOGETHER_API_KEY, or name a profile with --profile{_listed(profiles)}"
         raise CommandError(message, Exit.DENIED)
     profile = existing(name)
     check_url(profile, common.base_url)
@@ -166,12 +166,12 @@ def existing(name: str) -> Profile:
     profiles = read_profiles()
     if name in profiles:
         return profiles[name]
-    message = f"there is no profile {name!r}, {_listed(profiles)}; {login_to(name)} makes it"
+    message = f"there is no profile {name!r}{_listed(profiles)}; {login_to(name)} makes it"
     raise CommandError(message, Exit.DENIED)
 
 
 def _listed(profiles: dict[str, Profile]) -> str:
-    return f"there are {', '.join(map(repr, sorted(profiles)))}" if profiles else "there are none"
+    return f" (there are {', '.join(map(repr, sorted(profiles)))})" if profiles else ""
 
 
 # --- the file
