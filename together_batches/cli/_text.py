@@ -149,11 +149,11 @@ _NO_WIDTH = 10_000
 """Width of what is no terminal: everything fits."""
 
 
-def terminal(stream: TextIO) -> Terminal:
+def terminal(stream: TextIO | None) -> Terminal:
     """Return what a table has to know of the terminal of ``stream``; ``COLUMNS`` overrides its width."""
-    encoding = (stream.encoding or "").lower()
+    encoding = (getattr(stream, "encoding", None) or "").lower()
     dots = "…" if encoding.startswith("utf") else "..."
-    if not is_terminal(stream):
+    if stream is None or not is_terminal(stream):
         return Terminal(_NO_WIDTH, dots)
     width = os.environ.get("COLUMNS", "")
     if width.isdecimal() and int(width):
