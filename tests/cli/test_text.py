@@ -111,6 +111,7 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     print_err("to a closed stream")
     assert not is_terminal(None)
+    assert terminal(None) == (10_000, "...")
 
 
 @pytest.mark.parametrize(

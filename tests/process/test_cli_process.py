@@ -181,8 +181,12 @@ def test_error_is_one_line(environment: dict[str, str]) -> None:
 def test_interrupted_cancel(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, how: str
 ) -> None:
-    """An interrupt during 10,000 cancels ends the command in under a second, with a report of what was done."""
-    emulator.fail(Fault(on="cancel", times=None, delay=0.05))
+    """An interrupt during 10,000 cancels ends the command in under a second, with a report of what was done.
+
+    The limit is higher, for a busy machine; a command that waited for the service would take a minute.
+    """
+    emulator.fail(Fault(on="cancel", times=200, delay=0.05))
+    emulator.fail(Fault(on="cancel", times=None, delay=60))
     ids = [emulator.add_job() for _ in range(10_000)]
     (tmp_path / "ids").write_text("\n".join(ids))
     output = tmp_path / "output"
@@ -192,7 +196,7 @@ def test_interrupted_cancel(
     interrupted = time.monotonic()
     process.send_signal(getattr(signal, how))
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - interrupted < 1
+    assert time.monotonic() - interrupted < 5
     assert process.returncode == 130
     preview, summary = err.decode().splitlines()  # neither a traceback nor a warning
     assert preview == "10 000 jobs named on standard input"
@@ -387,7 +391,7 @@ def test_prompt(
     else:
         os.write(ours, typed)
     out, _ = process.communicate(timeout=20)
-    rest = os.read(ours, 4096).decode()
+    rest = os.read(ours, 4096).decode().replace("\r", "")
     os.close(theirs)
     os.close(ours)
     assert code == process.returncode
@@ -418,7 +422,7 @@ def test_a_key_is_typed(
         process.send_signal(ended_by)
     process.communicate(timeout=20)
     has_echo = bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
-    rest = os.read(ours, 4096).decode()
+    rest = os.read(ours, 4096).decode().replace("\r", "")
     os.close(theirs)
     os.close(ours)
     assert (process.returncode, has_echo) == (code, True)
@@ -448,7 +452,8 @@ def test_reader_that_leaves(emulator: Emulator, start: Callable[..., subprocess.
 @posix
 def test_reader_that_leaves_a_cancel(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     """A pipe that is closed during a cancel ends it, and the remaining jobs are reported."""
-    emulator.fail(Fault(on="cancel", times=None, delay=0.05))
+    emulator.fail(Fault(on="cancel", times=200, delay=0.05))
+    emulator.fail(Fault(on="cancel", times=None, delay=60))
     ids = [emulator.add_job() for _ in range(50)]
     process = start("cancel", "--max-concurrency", "5", *ids)
     assert process.stdout is not None

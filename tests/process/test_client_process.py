@@ -49,7 +49,7 @@ def noting_when(handler):
 
 def say_how_it_ended():
     passed = time.monotonic() - struck_at[0]
-    say("interrupted", "within a second" if passed < 1 else f"after {passed} s")
+    say("interrupted", "at once" if passed < 5 else f"after {passed} s")  # it takes less than 1 s if no CPU is busy
 
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it warns of a machine that is slow
@@ -92,8 +92,8 @@ def run(emulator: Emulator, script: str, *options: str) -> list[str]:
 
 
 def interrupted(emulator: Emulator, script: str, *options: str, code: int = 0) -> list[str]:
-    """Interrupt the program while a hundred of its cancels are in flight at a slow service."""
-    emulator.fail(Fault(on="cancel", delay=3, status=503, times=None))
+    """Interrupt the program while a hundred of its cancels are in flight, at a service that takes a minute."""
+    emulator.fail(Fault(on="cancel", delay=60, status=503, times=None))
     process = start(emulator, script, *options)
     limit = time.monotonic() + 15
     while emulator.count("cancel") < 100 and process.poll() is None and time.monotonic() < limit:
@@ -125,7 +125,7 @@ def test_ctrl_c_in_a_sync_bulk_of_ten_thousand(emulator: Emulator, options: tupl
         """,
         *options,
     )
-    assert lines == ["interrupted within a second", "0"]
+    assert lines == ["interrupted at once", "0"]
     assert emulator.count("cancel") == 100
 
 
@@ -141,7 +141,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None
         """,
         code=-signal.SIGINT,
     )
-    assert lines == ["KeyboardInterrupt", "interrupted within a second"]
+    assert lines == ["KeyboardInterrupt", "interrupted at once"]
 
 
 @posix
@@ -160,7 +160,7 @@ def test_ctrl_c_in_a_sync_iteration(emulator: Emulator) -> None:
         """,
         *DEVELOPING,
     )
-    assert lines == ["interrupted within a second"]
+    assert lines == ["interrupted at once"]
 
 
 @posix
@@ -190,7 +190,7 @@ def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
         """,
         *DEVELOPING,
     )
-    assert lines == ["interrupted within a second"]
+    assert lines == ["interrupted at once"]
 
 
 # --- the end of a program -------------------------------------------------------------------------------------
