@@ -97,3 +97,4 @@ def test_texts_are_bounded() -> None:
     assert found.data["status"] == "x" * 4_096
     assert json.loads(found.body)["data"]["model_id"] == "?"
     assert found.texts["status"] == "x" * 4_096
+    assert found.with_labels(["\0a", "b" * 9_000]).data["labels"] == f"a, {'b' * 9_000}"[:4_096]

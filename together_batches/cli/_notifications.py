@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches.cli._text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from together_batches.events import JobChanged
     from together_batches.models import BatchJob
@@ -70,6 +70,10 @@ class Notification(NamedTuple):
         """The notification as texts by their names, without nesting."""
         own = {"event": self.kind, "event_id": self.id, "timestamp": _written(self.at)}
         return own | {name: str(value) for name, value in self.data.items()}
+
+    def with_labels(self, labels: Sequence[str]) -> Notification:
+        """Return the notification with the labels of its job; they are from a file that anything may have written."""
+        return self._replace(data={**self.data, "labels": _bounded(", ".join(labels))})
 
 
 def job_ended(job: BatchJob) -> Notification:
