@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from together_batches import BatchJob, BatchJobStatus, Usage
+from together_batches import BatchJob, BatchJobStatus, Usage, job_from_dict
 from together_batches.cli._notifications import job_ended, job_stuck, run_ended
 from together_batches.events import JobChanged
 from together_batches.runs import RunReport
@@ -57,6 +57,15 @@ def test_a_job() -> None:
     assert b"hidden" not in found.body
     stuck = job_stuck(JobChanged(job_id="job-1", status=BatchJobStatus.IN_PROGRESS, progress=5.0), 1800.7)
     assert stuck.data == {"job_id": "job-1", "status": "IN_PROGRESS", "progress": 5.0, "quiet_seconds": 1800}
+
+
+def test_fields_that_cannot_be_read() -> None:
+    """A field that is not what the service documents is left out: it may have anything in it."""
+    odd = {"model_id": {"prompt": "hidden"}, "progress": "50", "job_id": "job-2"}
+    assert job_ended(job_from_dict({"id": "job-1", "status": "COMPLETED", **odd})).data == {
+        "job_id": "job-1",
+        "status": "COMPLETED",
+    }
 
 
 def test_a_run() -> None:

@@ -88,7 +88,8 @@ def job_stuck(job: BatchJob | JobChanged, quiet_seconds: float) -> Notification:
 
 
 def _facts_of(job: BatchJob | JobChanged) -> dict[str, Any]:
-    facts = plain(job)
+    # What cannot be read, and what this version does not know, may be anything, such as a prompt, of any size.
+    facts = {name: value for name, value in plain(job).items() if getattr(job, name, None) is not None}
     return _chosen(_JOB_FACTS, {"job_id": facts.get("id"), **facts})
 
 
