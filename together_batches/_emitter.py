@@ -9,6 +9,7 @@ from together_batches.events import JobChanged, RateChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
     from typing import TypeAlias
 
     from together_batches.events import ClientEvent, JobCreated
@@ -29,6 +30,8 @@ class Emitter:
 
     def __init__(self) -> None:
         self.callbacks: tuple[Callback, ...] = ()
+        self.seen_at: datetime | None = None
+        """The time of the last response about jobs, by the clock of the service."""
         self._rate: tuple[float | None, bool] = None, False
         self._jobs: dict[str, _JobState] = {}
 
@@ -72,6 +75,7 @@ class Emitter:
                 input_file_id=job.input_file_id,
                 created_at=job.created_at,
                 completed_at=job.completed_at,
+                seen_at=self.seen_at,
             )
         )
 

@@ -111,7 +111,8 @@ class JobChanged(Plain):
     """The client has read a job in another state than before: another ``status``, or more ``progress``, in percent.
 
     ``before`` is the status that this client read last; None if it reads the job for the first time. Once a job has
-    been read in a terminal status, older states that a late response shows are left out.
+    been read in a terminal status, older states that a late response shows are left out. ``seen_at`` is the time of
+    the response by the clock of the service, if it states one.
     """
 
     job_id: str
@@ -123,6 +124,7 @@ class JobChanged(Plain):
     input_file_id: str | None = None
     created_at: datetime | None = None
     completed_at: datetime | None = None
+    seen_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)

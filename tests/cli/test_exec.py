@@ -52,7 +52,7 @@ async def test_what_a_command_gets(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_a_command() -> None:
-    """It has neither the key nor the secret of the webhook, under no name, nor facts of an outer command."""
+    """It has neither the key nor the secret of the webhook, under no name and in no text, nor older facts."""
     before = {
         "PATH": "/bin",
         "TOGETHER_API_KEY": "key",
@@ -67,6 +67,9 @@ def test_the_environment_of_a_command() -> None:
     facts = {f"TOGETHER_BATCHES_{name}" for name in ("EVENT", "EVENT_ID", "TIMESTAMP", "JOB_ID", "PROGRESS")}
     assert environment(ENDED, before).keys() == {*kept, *facts}
     assert environment(ENDED, {"TOGETHER_API_KEY": "", "EMPTY": ""}).keys() == {"EMPTY", *facts}
+    secrets = {"TOGETHER_API_KEY": "tgp_v1_01234", "TOGETHER_BATCHES_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OQ=="}
+    copies = {"HEADER": "Authorization: Bearer tgp_v1_01234", "RAW": "MDEyMzQ1Njc4OQ=="}
+    assert environment(ENDED, {**secrets, **copies}).keys() == facts
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,19 @@ async def test_a_command_is_ended_with_its_task(fifo: Path) -> None:
         assert await to_thread.run_sync(file.read) == b""
 
 
+async def test_a_second_interrupt(fifo: Path) -> None:
+    """Ctrl-C twice leaves no command either, not even one that ignores all signals."""
+    task = asyncio.create_task(execute(f"trap '' TERM INT HUP; exec 3> {shlex.quote(str(fifo))}; sleep 60", ENDED))
+    file = await to_thread.run_sync(fifo.open, "rb")
+    with file:
+        for _ in range(2):
+            task.cancel()
+            await asyncio.wait([task], timeout=0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await to_thread.run_sync(file.read) == b""
+
+
 async def test_what_a_command_leaves_running(tmp_path: Path) -> None:
     """A process that the command leaves in the background goes on, and is not waited for."""
     assert await execute(f"sleep 60 & echo $! > {shlex.quote(str(tmp_path / 'pid'))}", ENDED) is None
@@ -140,6 +156,13 @@ async def test_the_output_of_a_command(capfd: pytest.CaptureFixture[str]) -> Non
     """Its output goes to standard error, a line at a time, safe for a terminal."""
     assert await execute(r"printf 'out\n\033[31m\377'; echo err >&2", ENDED) is None
     assert capfd.readouterr() == ("", "out\n\\x1b[31m\ufffderr\n")
+
+
+async def test_an_endless_output(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the beginning of a long output is printed; the rest is read, so that the command can go on."""
+    monkeypatch.setattr("together_batches.cli._exec._MOST_PRINTED", 4)
+    assert await execute("yes | head -c 1000000", ENDED) is None
+    assert capfd.readouterr().err == "y\ny\nthe rest of the output of --exec is left out\n"
 
 
 async def test_without_standard_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

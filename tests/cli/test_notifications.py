@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from together_batches import BatchJob, BatchJobStatus, Usage
+from together_batches import BatchJob, BatchJobStatus, Usage, job_from_dict
 from together_batches.cli._notifications import job_ended, job_stuck, run_ended
 from together_batches.events import JobChanged
 from together_batches.runs import RunReport
@@ -59,6 +59,15 @@ def test_a_job() -> None:
     assert stuck.data == {"job_id": "job-1", "status": "IN_PROGRESS", "progress": 5.0, "quiet_seconds": 1800}
 
 
+def test_fields_that_cannot_be_read() -> None:
+    """A field that is not what the service documents is left out: it may have anything in it."""
+    odd = {"model_id": {"prompt": "hidden"}, "progress": "50", "job_id": "job-2"}
+    assert job_ended(job_from_dict({"id": "job-1", "status": "COMPLETED", **odd})).data == {
+        "job_id": "job-1",
+        "status": "COMPLETED",
+    }
+
+
 def test_a_run() -> None:
     """A notification of a run has its counts, the exit code, and absolute paths."""
     found = run_ended("run-1", REPORT, attempts=1, exit_code=0)
@@ -97,3 +106,4 @@ def test_texts_are_bounded() -> None:
     assert found.data["status"] == "x" * 4_096
     assert json.loads(found.body)["data"]["model_id"] == "?"
     assert found.texts["status"] == "x" * 4_096
+    assert found.with_labels(["\0a", "b" * 9_000]).data["labels"] == f"a, {'b' * 9_000}"[:4_096]

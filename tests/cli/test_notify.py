@@ -273,7 +273,27 @@ def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) ->
         sent = [(each["type"], each["data"]["job_id"]) for each in receiver.messages]
         assert sorted(sent) == sorted([("job.ended", running), ("job.stuck", stuck), ("job.ended", stuck)])
         assert run("watch", ended, running, *often).code == 0
+        assert run("watch", "--status", "COMPLETED", *often).code == 0
         assert len(receiver.messages) == 3
+
+
+def test_a_watch_that_an_error_ends(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before a refusal that ends the watch is still delivered."""
+    requests = iter(range(100))
+
+    def note(_: object) -> None:
+        match next(requests):
+            case 2:
+                emulator.change_job(ended, status="COMPLETED")
+            case 3:
+                emulator.fail(Fault(job_id=refused, status=401, delay=0.2, times=None))
+
+    with Emulator(on_request=note).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        ended, refused = emulator.add_job(), emulator.add_job()
+        assert run("watch", ended, refused, "--poll-interval", "0.01", "--webhook", receiver.url).code == 3
+    assert [each["data"]["job_id"] for each in receiver.messages] == [ended]
 
 
 # --- run

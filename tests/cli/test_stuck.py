@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from together_batches import BatchJobStatus
 from together_batches.cli._stuck import StuckJobs
 from together_batches.events import JobChanged, JobCreated, RequestFinished
+
+NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
 
 class Watched:
@@ -16,8 +20,10 @@ class Watched:
         self.now = 1_000.0
         self._jobs = StuckJobs(60.0, lambda: self.now)
 
-    def changed(self, job_id: str, progress: float, status: BatchJobStatus = BatchJobStatus.IN_PROGRESS) -> None:
-        self._jobs.see(JobChanged(job_id=job_id, status=status, progress=progress))
+    def changed(
+        self, job_id: str, progress: float, status: BatchJobStatus = BatchJobStatus.IN_PROGRESS, **times: datetime
+    ) -> None:
+        self._jobs.see(JobChanged(job_id=job_id, status=status, progress=progress, **times))
 
     def created(self, job_id: str) -> None:
         self._jobs.see(JobCreated(job_id=job_id, input_file_id="file-1", endpoint="/v1/chat/completions"))
@@ -71,6 +77,14 @@ def test_a_job_that_was_created(watched: Watched) -> None:
     watched.now += 61
     watched.read("/batches/job-3")
     assert watched.stuck() == ["job-3"]
+
+
+def test_the_clock_of_the_service(watched: Watched) -> None:
+    """The age of a job is by the clock of the service, because that of this machine may be wrong by hours."""
+    for job_id, age in {"job-3": 59, "job-4": 60}.items():
+        watched.changed(job_id, 0, created_at=NOON, seen_at=NOON + timedelta(seconds=age))
+    watched.read("/batches")
+    assert watched.stuck() == ["job-4"]
 
 
 def test_a_job_that_has_finished(watched: Watched) -> None:

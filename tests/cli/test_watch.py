@@ -123,6 +123,16 @@ def test_stuck(run: Run, swift: Emulator, monkeypatch: pytest.MonkeyPatch) -> No
     assert run("watch", "--stuck-after", "30").code == 2
 
 
+def test_a_clock_that_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages are by the clock of the service, also if no list is read."""
+    with Emulator(ends_as=None, clock=lambda: time.time() - 7_200).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        ran = run("watch", emulator.add_job(), "--stuck-after", "1h", "--timeout", "0.1")
+    [(_, _, _, _, stuck, age, *_)] = (line.split("\t") for line in ran.lines)
+    assert (stuck, age.endswith("s")) == ("-", True)
+
+
 def test_on_a_terminal(
     run: Run, swift: Emulator, on_terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,16 +55,20 @@ class JobRequests:
         if isinstance(found, BatchJob):
             call.answer = answer.body
             self._known.note(found)
-            if self._emitter.callbacks:
-                self._emitter.job(found)
+            self._emit(found, answer)
         return found
 
     async def retrieve(self, job_id: str, call: CallState | None = None) -> BatchJob:
         """Return a job."""
         answer = await self._transport.send(job_protocol.retrieve(job_id), call or CallState())
         job = self._known.note(job_protocol.read_job(answer, job_id))
-        self._emitter.job(job)
+        self._emit(job, answer)
         return job
+
+    def _emit(self, job: BatchJob, answer: Answer) -> None:
+        if self._emitter.callbacks:
+            self._emitter.seen_at = answer.date
+            self._emitter.job(job)
 
     async def retrieve_once(self, job_id: str, call: CallState) -> BatchJob:
         """Return a job, by one request that is not retried."""
@@ -101,6 +105,7 @@ class JobRequests:
         """Return all jobs, newest first, and the time of the list."""
         listing = await self.unnoted_listing(call)
         self._known.note_all(listing.jobs)
+        self._emitter.seen_at = listing.at
         self._emitter.listed(listing.jobs)
         return listing
 

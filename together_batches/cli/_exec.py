@@ -29,10 +29,14 @@ _LOOK_SECONDS = 0.02
 _LAST_LINES_SECONDS = 0.2
 """Maximum seconds that the last lines are waited for: a process in the background may keep the output open."""
 _LONGEST_LINE = 8_192
+_MOST_PRINTED = 1 << 16
+"""Maximum characters of its output that are printed: a command that writes without end must not keep us busy."""
 _PREFIX = "TOGETHER_BATCHES_"
 _PROFILE = f"{_PREFIX}PROFILE"
 """The only variable with the prefix that a command inherits: the others are facts."""
 _SECRETS = ("TOGETHER_API_KEY", WEBHOOK_URL, WEBHOOK_SECRET)
+_SHORTEST_SECRET = 12
+"""Minimum characters of a secret that is looked for within a text: a shorter one may be in it by chance."""
 
 
 async def execute(command: str, notification: Notification, *, seconds: float = MOST_SECONDS) -> str | None:
@@ -78,23 +82,33 @@ async def execute(command: str, notification: Notification, *, seconds: float = 
 
 def _print_lines(file: int) -> None:
     """Print what a command writes: a line at a time, so that lines of several do not mix, above any progress bar."""
+    left = _MOST_PRINTED
     with open(file, encoding="utf-8", errors="replace") as output:
-        while line := output.readline(_LONGEST_LINE):
+        while left > 0 and (line := output.readline(_LONGEST_LINE)):
+            left -= len(line)
             print_err(line.removesuffix("\n"))
+        if left <= 0:
+            print_err("the rest of the output of --exec is left out")
+            while output.buffer.read(_MOST_PRINTED) != b"":  # a full pipe would stop the command
+                pass
 
 
 def environment(notification: Notification, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a command: ``environ`` without secrets and older facts, and the facts."""
-    secrets = {environ[name].strip() for name in _SECRETS if environ.get(name)}
+    secrets = {environ.get(name, "").strip().removeprefix("whsec_") for name in _SECRETS} - {""}
     kept = {
         name: value
         for name, value in environ.items()
-        # A script may have a copy of the key under another name.
         if name not in _SECRETS
-        and value.strip() not in secrets
+        and not any(_shows(value, secret) for secret in secrets)
         and (name == _PROFILE or not name.startswith(_PREFIX))
     }
     return kept | {f"{_PREFIX}{name.upper()}": _encodable(text) for name, text in notification.texts.items()}
+
+
+def _shows(value: str, secret: str) -> bool:
+    """Return whether a variable has a copy of a secret, as a script may make it, such as in a header."""
+    return secret in value if len(secret) >= _SHORTEST_SECRET else secret == value.strip()
 
 
 def _encodable(text: str) -> str:
@@ -110,15 +124,23 @@ def _encodable(text: str) -> str:
 async def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """End a command and the processes that it has started: first with SIGTERM, after ``grace`` with SIGKILL."""
     with CancelScope(shield=True):
-        if sys.platform == "win32":  # without process groups
-            with suppress(ProcessLookupError):
-                process.kill()
-        elif _signal(process, signal.SIGTERM):
-            with move_on_after(grace):
-                while _signal(process, 0):  # noqa: ASYNC110  # the end of a process group is no event
-                    await sleep(_LOOK_SECONDS)
-            _signal(process, signal.SIGKILL)
-        await to_thread.run_sync(process.wait)
+        try:
+            if sys.platform == "win32":  # without process groups
+                with suppress(ProcessLookupError):
+                    process.kill()
+            elif _signal(process, signal.SIGTERM):
+                with move_on_after(grace):
+                    while _signal(process, 0):
+                        process.poll()  # an ended process that was not waited for is still in its group
+                        await sleep(_LOOK_SECONDS)
+        finally:  # also after a second Ctrl-C, which no shield keeps off
+            if sys.platform != "win32":
+                _signal(process, signal.SIGKILL)
+            if process.stdin is not None:
+                with suppress(OSError):
+                    process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SHORT_GRACE_SECONDS)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:

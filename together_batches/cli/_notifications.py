@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches.cli._text import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from together_batches.events import JobChanged
     from together_batches.models import BatchJob
@@ -71,6 +71,10 @@ class Notification(NamedTuple):
         own = {"event": self.kind, "event_id": self.id, "timestamp": _written(self.at)}
         return own | {name: str(value) for name, value in self.data.items()}
 
+    def with_labels(self, labels: Sequence[str]) -> Notification:
+        """Return the notification with the labels of its job; they are from a file that anything may have written."""
+        return self._replace(data={**self.data, "labels": _bounded(", ".join(labels))})
+
 
 def job_ended(job: BatchJob) -> Notification:
     """Return the notification of a job that has finished."""
@@ -84,7 +88,8 @@ def job_stuck(job: BatchJob | JobChanged, quiet_seconds: float) -> Notification:
 
 
 def _facts_of(job: BatchJob | JobChanged) -> dict[str, Any]:
-    facts = plain(job)
+    # What cannot be read, and what this version does not know, may be anything, such as a prompt, of any size.
+    facts = {name: value for name, value in plain(job).items() if getattr(job, name, None) is not None}
     return _chosen(_JOB_FACTS, {"job_id": facts.get("id"), **facts})
 
 

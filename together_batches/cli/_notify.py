@@ -175,7 +175,7 @@ class Notifier:
             return
         self._ids.add(each.id)
         if labels := self.labels.get(each.subject):
-            each = each._replace(data={**each.data, "labels": ", ".join(labels)})
+            each = each.with_labels(labels)
         for queue in self._queues.values():
             self._pending += 1
             queue.put_nowait(each)

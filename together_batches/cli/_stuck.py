@@ -45,8 +45,9 @@ class StuckJobs:
             )
             self._jobs[event.job_id] = created
         elif isinstance(event, JobChanged):
-            created_at = event.created_at
-            age = None if created_at is None else (datetime.now(UTC) - created_at).total_seconds()
+            # By the clock of the service: if that of this machine is ahead, a new job would seem old.
+            created_at, seen_at = event.created_at, event.seen_at or datetime.now(UTC)
+            age = None if created_at is None else (seen_at - created_at).total_seconds()
             self._tracker.see(event.job_id, event.status, event.progress, now, age=age)
             if event.status is not None and event.status.is_terminal:
                 self._jobs.pop(event.job_id, None)

@@ -33,6 +33,7 @@ from together_batches.cli._text import (
 )
 from together_batches.cli._wait import concluded, summary
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
+from together_batches.events import JobChanged
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from together_batches.cli._notify import Notifier
     from together_batches.cli._watch_table import Moment
     from together_batches.client import AsyncBatches
+    from together_batches.events import ClientEvent
 
 _FRAME_SECONDS = 2.0
 _REST = 100
@@ -124,13 +126,16 @@ async def _watch(common: Common, watched: _Watched, poll_interval: float | None,
     began = time.monotonic()
     draws = can_redraw(sys.stdout) and not common.json
     async with connected(common) as batches, _table() if draws else _lines(common) as show:
+        batches.__add_callback__(watched.note)
         while True:
             # The first look loads modules, too, so its time says nothing about the next ones.
             cpu = time.process_time() if watched.has_looked else math.inf
-            await watched.look(batches)
-            notifier.labels = watched.labels
-            for each in watched.take_news():
-                notifier.send(each)
+            try:
+                await watched.look(batches)
+            finally:  # what was read before an error is news, too
+                notifier.labels = watched.labels
+                for each in watched.take_news():
+                    notifier.send(each)
             pause = poll_interval or max(watched.pause(), _REST * (time.process_time() - cpu))
             if watched.total:
                 await show(watched.moment())
@@ -230,6 +235,15 @@ class _Watched:
             default=0.0,
         )
 
+    def note(self, event: ClientEvent) -> None:
+        """Take an event of the client."""
+        if isinstance(event, JobChanged):
+            self._set_clock(event.seen_at)
+
+    def _set_clock(self, seen_at: datetime | None) -> None:
+        if seen_at is not None:
+            self._ahead = seen_at - datetime.now(UTC)
+
     def _now(self) -> datetime:
         return datetime.now(UTC) + self._ahead
 
@@ -285,7 +299,7 @@ class _Watched:
 
         async def account() -> JobList:
             listed = cast("JobList", await batches.list())
-            self._ahead = (listed.seen_at or datetime.now(UTC)) - datetime.now(UTC)
+            self._set_clock(listed.seen_at)
             return listed
 
         if self._reader is None:
@@ -330,7 +344,7 @@ class _Watched:
         entry = self.pending[name]
         now, at = time.monotonic(), self._now()
         if isinstance(found, BatchJob):
-            was_unfinished = bool(entry.job.status)  # false if it was never read
+            was_unfinished = bool(entry.job.status) and not entry.job.is_terminal  # no status: it was never read
             entry.take(found, now, at)
             self._due.pop(name, None)
             self._answered_at, self._seen = at, now
