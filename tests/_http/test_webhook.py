@@ -6,18 +6,20 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import re
 import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import attrs
 import pytest
 from wires import RawServer, http, shown_text
 
 from together_batches._http.sessions import open_session
 from together_batches._http.webhook import MOST_SECONDS, Webhook, WebhookSender, opened
-from together_batches.config import Timeout
+from together_batches.config import Secret, Timeout
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -186,6 +188,11 @@ async def test_certificates() -> None:
         async with opened(settings(server.origin)) as sender:
             problem = await sender.send("msg_1", BODY)
         assert (problem or "").startswith("the certificate of the webhook is not trusted: ")
+        trusted = attrs.evolve(trusted, url=Secret(server.origin.replace("127.0.0.1", "localhost")))
+        async with opened(trusted) as sender:  # the certificate is for another name, which is not in the message
+            assert re.fullmatch(
+                ".* is not trusted: Hostname mismatch; if a .*", await sender.send("msg_1", BODY) or ""
+            )
         assert len(server.requests) == 1
 
 

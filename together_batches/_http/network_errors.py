@@ -147,6 +147,7 @@ def refused_by_proxy(proxy: str, status: int) -> str:
 
 def _untrusted(error: BaseException, name: str) -> Failure:
     problem = getattr(error, "verify_message", "") or "it cannot be verified"
+    problem = problem.partition(", certificate is not valid for ")[0]  # the host, which may be a part of a secret
     message = f"the certificate of {name} is not trusted: {problem}; {_CA_HINT}"
     return Failure(APIConnectionError, message, sent=False, transient=False)
 

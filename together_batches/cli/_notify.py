@@ -38,8 +38,8 @@ _LONGEST_WAIT_SECONDS = 150.0
 """Maximum seconds without a delivery that a command, its work done, waits for the rest: more than one takes."""
 _QUIET_SECONDS = 2.0
 """Seconds after which that is said."""
-_LONGEST_PAUSE_SECONDS = 10.0
-"""Maximum seconds between two looks for jobs that are stuck."""
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 10.0
+"""Seconds between two looks for jobs that are stuck."""
 
 
 # --- options
@@ -202,7 +202,7 @@ class Notifier:
 
         async def look() -> None:
             while True:
-                await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, seconds / 10))
+                await asyncio.sleep(min(max(_SHORTEST_PAUSE_SECONDS, seconds / 10), _LONGEST_PAUSE_SECONDS))
                 for each in jobs.take():
                     print_err(f"{each.subject}: no progress for {lasted(float(each.data['quiet_seconds']))}")
                     self.send(each)
