@@ -144,9 +144,6 @@ async def _end(process: subprocess.Popen[bytes], grace: float) -> None:
         finally:  # also after a second Ctrl-C, which no shield keeps off
             if sys.platform != "win32":
                 _signal(process, signal.SIGKILL)
-            if process.stdin is not None:
-                with suppress(OSError):
-                    process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_SHORT_GRACE_SECONDS)
 
