@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -139,12 +138,8 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    """A running emulator that accepts :data:`wires.KEY` and no other key; only ``advance`` moves its time.
-
-    So its jobs stay as they are, however long a test takes.
-    """
-    began = time.time()
-    async with Emulator(api_key=KEY, clock=lambda: began) as running:
+    """A running emulator that accepts :data:`wires.KEY` and no other key."""
+    async with Emulator(api_key=KEY) as running:
         yield running
 
 

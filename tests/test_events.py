@@ -216,9 +216,9 @@ async def test_a_job_that_changes() -> None:
     ]
 
 
-async def test_jobs_that_are_read_in_the_list(emulator: Emulator) -> None:
+async def test_jobs_that_are_read_in_the_list() -> None:
     """Of jobs that are followed by the list of the account, each is an event at first sight, too."""
-    heard = Heard()
+    heard, emulator = Heard(), Emulator(api_key=KEY, clock=lambda: 1.8e9)  # only ``advance`` moves the jobs
     ids = [emulator.add_job(status="IN_PROGRESS") for _ in range(50)]
 
     def on_event(event: ClientEvent) -> None:
@@ -227,6 +227,7 @@ async def test_jobs_that_are_read_in_the_list(emulator: Emulator) -> None:
             emulator.advance(1000)
 
     async with (
+        emulator,
         AsyncBatches(KEY, base_url=emulator.base_url, on_event=on_event) as batches,
         batches.as_completed(ids, poll_interval=0.01) as finished,
     ):

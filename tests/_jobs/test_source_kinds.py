@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,8 +105,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"cannot read {tmp_path}/none: there is no such file or directory"
     assert refusal(tmp_path) == f"cannot read {tmp_path}: it is a directory"
     assert refusal(tmp_path / "pipe") == f"cannot read {tmp_path}/pipe: it is not a file"
-    words = r"(embedded null byte|stat: embedded null character in path)"  # Python's own: its versions differ
-    assert re.fullmatch(f"cannot read \0: {words}", refusal("\0"))
+    assert refusal("\0") == "cannot read \0: embedded null byte"
     assert "not from int" in refusal(5)
     assert "gives str in place of bytes: open it in binary mode" in refusal(io.StringIO("{}"))
 

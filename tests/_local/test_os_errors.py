@@ -19,6 +19,7 @@ from together_batches._local.os_errors import explained
         (IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), "it is a directory"),
         (PermissionError(errno.EACCES, "Permission denied"), "permission denied"),
         (ValueError("I/O operation on closed file"), "I/O operation on closed file"),
+        (ValueError("lstat: embedded null character in path"), "embedded null byte"),
         (OSError("odd"), "odd"),
     ],
     ids=str,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -39,9 +38,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """Run an emulator whose time only ``advance`` moves: its jobs stay as they are, however long a test takes."""
-    began = time.time()
-    with Emulator(clock=lambda: began).running_in_thread() as running:
+    with Emulator().running_in_thread() as running:
         monkeypatch.setenv("TOGETHER_API_KEY", str(running.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", running.base_url)
         yield running

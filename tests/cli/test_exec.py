@@ -114,10 +114,12 @@ def fifo(tmp_path: Path) -> Path:
 async def test_a_command_that_hangs(command: str, fifo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that lasts too long is ended with all that it has started, also if it ignores SIGTERM."""
     monkeypatch.setattr("together_batches.cli._exec._GRACE_SECONDS", 0.1)
-    ended = asyncio.create_task(to_thread.run_sync(fifo.read_bytes))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)  # does not wait for a command that is ended before it writes
+    os.set_blocking(reader, True)
     named = f"exec 3> {shlex.quote(str(fifo))}; {command}"
     assert await execute(named, ENDED, seconds=0.2) == "--exec was ended after 0.2 s"
-    assert await ended == b""
+    assert await to_thread.run_sync(os.read, reader, 1) == b""
+    os.close(reader)
 
 
 async def test_a_command_is_ended_with_its_task(fifo: Path) -> None:
@@ -144,6 +146,15 @@ async def test_a_second_interrupt(fifo: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await to_thread.run_sync(file.read) == b""
+
+
+async def test_a_command_is_ended_at_its_start() -> None:
+    """A task that is cancelled before its command is waited for leaves nothing open, which would be a warning."""
+    task = asyncio.create_task(execute("sleep 60", ENDED))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_what_a_command_leaves_running(tmp_path: Path) -> None:

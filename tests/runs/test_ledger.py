@@ -128,6 +128,20 @@ def _plain(directory: Path) -> Generator[sqlite3.Connection]:
         yield connection
 
 
+async def test_cancelled_while_it_is_closed(directory: Path, connections: list[sqlite3.Connection]) -> None:
+    """The file is closed when the task has ended."""
+
+    async def use() -> None:
+        async with _opened(directory):
+            task.cancel()
+
+    task = asyncio.ensure_future(use())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connections[-1].execute("SELECT 1")
+
+
 async def test_what_is_saved_is_there(directory: Path) -> None:
     """Saved attempts are read back unchanged by the next process, and by readers meanwhile."""
     async with _opened(directory) as ledger:

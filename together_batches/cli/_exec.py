@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from anyio import CancelScope, move_on_after, sleep, to_thread
 
@@ -65,12 +65,15 @@ async def execute(command: str, notification: Notification, *, seconds: float = 
     finally:
         os.close(sink)
 
-    def talk() -> None:
-        process.communicate(notification.body + b"\n", seconds)
+    # In a thread that no cancellation ends, so that standard input is closed in any case.
+    Thread(target=_write, args=(process.stdin, notification.body + b"\n"), daemon=True).start()
+
+    def wait() -> None:
+        process.wait(seconds)
         printing.join(_LAST_LINES_SECONDS)
 
     try:
-        await to_thread.run_sync(talk, abandon_on_cancel=True)
+        await to_thread.run_sync(wait, abandon_on_cancel=True)
     except subprocess.TimeoutExpired:
         await _end(process, _GRACE_SECONDS)
         return f"--exec was ended after {seconds:g} s"
@@ -78,6 +81,11 @@ async def execute(command: str, notification: Notification, *, seconds: float = 
         await _end(process, _SHORT_GRACE_SECONDS)
         raise
     return _reason(process.returncode) if process.returncode else None
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    with suppress(OSError), file:  # a command need not read it
+        file.write(content)
 
 
 def _print_lines(file: int) -> None:
@@ -136,9 +144,6 @@ async def _end(process: subprocess.Popen[bytes], grace: float) -> None:
         finally:  # also after a second Ctrl-C, which no shield keeps off
             if sys.platform != "win32":
                 _signal(process, signal.SIGKILL)
-            if process.stdin is not None:
-                with suppress(OSError):
-                    process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_SHORT_GRACE_SECONDS)
 

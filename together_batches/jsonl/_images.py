@@ -6,6 +6,7 @@ from base64 import b64encode
 from mimetypes import guess_type
 from typing import TYPE_CHECKING, cast
 
+from together_batches._local.os_errors import reason_of
 from together_batches._text import format_count
 from together_batches._validation import path_of
 from together_batches.errors import UsageError
@@ -80,7 +81,7 @@ class Images:
                 raise self._bad(name, f"it has {format_count(size)} bytes, more than {format_count(_MAX_BYTES)}")
             return path.read_bytes()
         except (OSError, ValueError, RuntimeError) as error:  # ValueError: a zero byte; RuntimeError: a loop of links
-            raise self._bad(name, f"it cannot be read: {error}") from error
+            raise self._bad(name, f"it cannot be read: {reason_of(error)}") from error
 
     def _bad(self, name: str, problem: str) -> BadCellError:
         return BadCellError(self.column, f"the image {short(name)} cannot be sent: {problem}")

@@ -106,8 +106,17 @@ class SqliteLedger:
                     with suppress(sqlite3.Error), transaction(self._connection):
                         self._note_time()  # without it, only the end of the session is less exact
 
-        await self._do("written", close)
-        self._thread.shutdown(wait=False)
+        # In a task of its own: a cancellation of the caller's, which no scope holds off, would leave the file open.
+        closed = asyncio.ensure_future(self._do("written", close))
+        try:
+            await asyncio.shield(closed)
+        except asyncio.CancelledError:
+            await asyncio.wait([closed])
+            if not closed.cancelled():
+                closed.exception()  # retrieved, so that it is not logged
+            raise
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def load(self) -> LedgerSnapshot:
         """Return the whole ledger, as last saved."""
