@@ -121,7 +121,7 @@ class _Context(click.Context):
 class _Documented(click.Command):
     """A command or group whose help begins with its examples."""
 
-    context_class = _Context
+    context_class: type[click.Context] = _Context
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """Return the option ``--help``, with a help text in this package's style."""
