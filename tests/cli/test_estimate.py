@@ -119,6 +119,19 @@ def test_a_model_without_a_price(run: Run, priced: Emulator, tmp_path: Path) -> 
     ran = run("estimate", str(tmp_path / "in.jsonl"))
     assert ran.lines[-1].endswith("; 1 row without it can have more")
     assert ran.err.splitlines() == [
-        "1 line not counted, because it is no request: see validate",
+        "1 line not counted, because it is not a request: see validate",
         "no price is known of new: pass --price-in and --price-out",
     ]
+
+
+def test_a_narrow_terminal(
+    run: Run, requests: str, on_terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are broken between words on a terminal, and whole in a pipe."""
+    monkeypatch.setenv("COLUMNS", "40")
+    estimate = ("estimate", requests, "--price-in", "1", "--price-out", "10")
+    whole = run(*estimate).lines
+    on_terminal("stdout")
+    ran = run(*estimate)
+    assert max(map(len, ran.lines)) <= 40 < max(map(len, whole))
+    assert " ".join(" ".join(ran.lines).split()) == " ".join(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from together_batches._text import format_usd
@@ -11,7 +12,7 @@ from together_batches.cli._local_files import requests_in, schema_in, schema_opt
 from together_batches.cli._loop import connected, in_loop, raised_by_signals
 from together_batches.cli._numbers import zero_or_above
 from together_batches.cli._tables import as_options, requests_of, table_options, taken
-from together_batches.cli._text import as_json, count_of, print_err, print_lines
+from together_batches.cli._text import as_json, count_of, folded, print_err, print_lines, terminal
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def estimate(
     if common.json:
         print(as_json(found))
     else:
-        print_lines(_lines(found))
+        width = terminal(sys.stdout).width
+        print_lines(piece for line in _lines(found) for piece in folded(line, width, indent="  "))
     if found.invalid:
-        print_err(f"{count_of(found.invalid, 'line')} not counted, because it is no request: see validate")
+        print_err(f"{count_of(found.invalid, 'line')} not counted, because it is not a request: see validate")
     if prices is None:
         print_err("to have the costs, pass --price-in and --price-out")
     elif found.unpriced:
