@@ -87,7 +87,7 @@ class ObjectEntries:
 def _checked(value: object, name: str) -> dict[str, Any] | None:
     if value is None or isinstance(value, dict):
         return cast("dict[str, Any] | None", value)
-    message = f"the record {name} of this task is damaged: it is no JSON object"
+    message = f"the record {name} of this task is damaged: it is not a JSON object"
     raise RunLedgerError(message, directory=name)
 
 
