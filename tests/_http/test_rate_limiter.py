@@ -263,6 +263,16 @@ def test_a_block_lasts_for_as_long_as_the_service_says() -> None:
     assert limiter.blocked_for(40.0) == 0
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["while the rate is searched", "at a known rate"])
+def test_no_advice_ends_the_work_for_good(is_known: bool) -> None:
+    """A Retry-After of years, such as a moment in seconds since 1970, blocks all calls for an hour at most."""
+    limiter = AdaptiveRateLimiter()
+    limiter.on_refused(1.0, sent_at=0.9, limit=300.0 if is_known else None)
+    limiter.on_refused(2.0, sent_at=1.9, retry_after=1.8e9)
+    assert 3_599 < limiter.blocked_for(2.0) <= 3_600
+    assert limiter.try_acquire(3_603.0) == 0
+
+
 def test_after_a_block_it_goes_on_at_the_rate_of_before() -> None:
     """The first accepted call after a block restores the rate measured before."""
     limiter = AdaptiveRateLimiter()

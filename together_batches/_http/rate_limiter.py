@@ -57,6 +57,9 @@ _FIRST_PAUSE_SECONDS = 0.05
 _SHORTEST_PAUSE_SECONDS = 0.02
 _FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 8.0
+_LONGEST_ADVISED_SECONDS = 3_600.0
+"""Maximum pause of all calls that the service can ask for: a longer one may be a mistake, such as the moment itself in
+seconds since 1970, and would end the work of a client for good. If it is meant, one more call an hour is refused."""
 _LOST_SECONDS = 1.0
 """Seconds after which a call without an answer no longer delays the next one."""
 _LONG_BLOCK_SECONDS = 0.5
@@ -406,7 +409,8 @@ class AdaptiveRateLimiter:
 
         ``retry_after`` is the wait in seconds that it requested, ``limit`` the calls a second that it named, if any.
         """
-        self._state = self._state.on_refused(now, sent_at, retry_after, limit)
+        advised = None if retry_after is None else min(retry_after, _LONGEST_ADVISED_SECONDS)
+        self._state = self._state.on_refused(now, sent_at, advised, limit)
         self.is_active = True
 
 
