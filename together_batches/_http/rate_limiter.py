@@ -58,7 +58,7 @@ _SHORTEST_PAUSE_SECONDS = 0.02
 _FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 8.0
 _LONGEST_ADVISED_SECONDS = 3_600.0
-"""Maximum pause of all calls that the service can ask for: a longer one may be a mistake, such as the moment itself in
+"""Maximum pause of all calls that the service can ask for: a longer one may be a mistake, such as a moment in
 seconds since 1970, and would end the work of a client for good. If it is meant, one more call an hour is refused."""
 _LOST_SECONDS = 1.0
 """Seconds after which a call without an answer no longer delays the next one."""
