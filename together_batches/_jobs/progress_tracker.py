@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import attrs
 
 from together_batches.models import BatchJobStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _POINTS = 8
 """Maximum number of points from which a rate is taken: it is that of late."""
@@ -88,9 +84,10 @@ class JobProgressTracker:
         quiet = self.quiet_seconds(job_id, now)
         return quiet is not None and quiet >= self.stuck_after
 
-    def stuck(self, now: float) -> Sequence[str]:
-        """Return the ids of the jobs that are stuck."""
-        return [job_id for job_id in self._tracks if self.is_stuck(job_id, now)]
+    def stuck(self, now: float) -> dict[str, float]:
+        """Return the jobs that are stuck, each with the seconds since it last moved."""
+        quiet = {job_id: now - track.moved_at for job_id, track in self._tracks.items()}
+        return {job_id: seconds for job_id, seconds in quiet.items() if seconds >= self.stuck_after}
 
     def rate(self, job_id: str) -> float | None:
         """Return the percent per second, of late if the job has progressed while it was followed; None if unknown."""

@@ -11,7 +11,7 @@ import stat
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -86,7 +86,12 @@ label_option = option(
 
 def label_cells(labels: Labels, job_id: str) -> list[str | None]:
     """Return the last column of a line about a job; none if no job of the lines has a label."""
-    return [", ".join(labels.get(job_id, ())) or None] if labels else []
+    return [label_text(labels, job_id)] if labels else []
+
+
+def label_text(labels: Labels, job_id: str) -> str | None:
+    """Return the labels of a job with commas between them; None if it has none."""
+    return ", ".join(labels.get(job_id, ())) or None
 
 
 def labelled(value: object, labels: Sequence[str] | None) -> dict[str, Any]:
@@ -120,14 +125,26 @@ class _File(NamedTuple):
         return not self.damaged and self.ends_well and self.lines <= 2 * len(self.jobs) + _MOST_OLD_LINES
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> _File:
         """Read the file; one that is absent is empty. Raise :class:`UsageError` if it cannot be read."""
+        with explained("read", path):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return cls.parse(b"")
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+                message = f"cannot read {path}: it is not a file"
+                raise UsageError(message)
+            return _read(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    @classmethod
+    def parse(cls, content: bytes) -> _File:
+        """Return what this content has."""
         from together_batches._protocol import json_codec
 
         jobs: dict[str, tuple[str, ...]] = {}
         damaged = 0
         decode = json_codec.reader_of(_Line)
-        content = _content(path)
         lines = content.split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
@@ -152,18 +169,12 @@ def _path() -> Path:
     return resolved(data_directory() / _NAME)
 
 
-def _content(path: Path) -> bytes:
-    with explained("read", path):
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            return b""
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
-            message = f"cannot read {path}: it is not a file"
-            raise UsageError(message)
-        with path.open("rb") as file:
-            content = file.read(_MOST_READ + 1)
-    return content if len(content) <= _MOST_READ else b"not ours"
+@lru_cache(maxsize=1)  # a command that shows labels needs them more than once, and `watch` at each look
+def _read(path: Path, *_state: int) -> _File:
+    """Read the file in this state: its inode, size and time, of which each change changes one."""
+    with path.open("rb") as file:
+        content = file.read(_MOST_READ + 1)
+    return _File.parse(content if len(content) <= _MOST_READ else b"not ours")
 
 
 def _change(job_ids: Iterable[str], *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Labels:
@@ -311,8 +322,9 @@ class Labeller:
 
 def jobs_of(view: RunView) -> list[str]:
     """Return the ids of the jobs of a run."""
-    attempts = (attempt for shard in view.shards for attempt in shard.attempts)
-    return [attempt.job_id for attempt in attempts if attempt.job_id is not None]
+    from together_batches.runs._values import attempts_of
+
+    return [attempt.job_id for attempt in attempts_of(view) if attempt.job_id is not None]
 
 
 @command("label")

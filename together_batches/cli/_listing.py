@@ -14,7 +14,7 @@ import click
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError
-from together_batches.cli._labels import NO_LABELS, labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, label_text, labelled, labels_of
 from together_batches.cli._numbers import at_least_one
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
@@ -102,7 +102,7 @@ def job_fields(now: datetime, labels: Labels = NO_LABELS) -> tuple[Field[BatchJo
         Field(
             "labels",
             Column("LABELS", rank=1, cut="middle", least=8),
-            lambda job: ", ".join(labels.get(job.id, ())) or None,
+            lambda job: label_text(labels, job.id),
         ),
     )
 

@@ -377,18 +377,21 @@ def _print_problems(error: ValidationError) -> None:
 
 def _unfinished(view: RunView) -> Counter[str]:
     """Return the unfinished jobs by state, including those whose create got no response."""
+    from together_batches.runs._values import attempts_of
+
     return Counter(
         str(attempt.status or "CREATED")
-        for shard in view.shards
-        for attempt in shard.attempts
+        for attempt in attempts_of(view)
         if attempt.creating_at is not None and attempt.ended_at is None
     )
 
 
 def _done(view: RunView) -> int:
     """Return the rows that are done, including those that running jobs report as answered."""
-    attempts = (attempt for shard in view.shards for attempt in shard.attempts if attempt.ended_at is None)
-    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in attempts)
+    from together_batches.runs._values import attempts_of
+
+    unended = (attempt for attempt in attempts_of(view) if attempt.ended_at is None)
+    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in unended)
     return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
 
 

@@ -36,8 +36,9 @@ def _done(view: RunView) -> float | None:
 
 def _jobs(view: RunView) -> int:
     """Return the number of jobs that have not ended, as far as is known."""
-    attempts = (attempt for shard in view.shards for attempt in shard.attempts)
-    return sum(attempt.job_id is not None and attempt.ended_at is None for attempt in attempts)
+    from together_batches.runs._values import attempts_of
+
+    return sum(attempt.job_id is not None and attempt.ended_at is None for attempt in attempts_of(view))
 
 
 def _count(name: str, rank: int, many: Callable[[RunView], int], title: str = "") -> Field[RunView]:

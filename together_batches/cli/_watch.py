@@ -281,8 +281,7 @@ class _Watched:
             self._answered_at, self._seen = self._now(), time.monotonic()
         elif self._answered_at is None:
             raise self._failure
-        ids = self._tracker.stuck(self._seen)
-        stuck = {job_id: self._tracker.quiet_seconds(job_id, self._seen) or 0.0 for job_id in ids}
+        stuck = self._tracker.stuck(self._seen)
         new = stuck.keys() - self._reported
         if new and self._failure is None:  # otherwise not every job was read again
             self._reported |= new

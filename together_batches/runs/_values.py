@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
@@ -13,6 +13,9 @@ from together_batches._fields import Plain
 from together_batches._text import count_of, format_count, format_usd
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RunState = Literal["running", "interrupted", "finished"]
 AttemptState = Literal["planned", "uploaded", "creating", "running", "ended", "collected"]
@@ -287,6 +290,12 @@ class RunView(_Counted):
 
         now = datetime.now(UTC)
         return values.run_view(self, facts(timeline(self, now)), to_svg(self, now=now))
+
+
+def attempts_of(view: RunView) -> Iterator[AttemptView]:
+    """Yield the attempts of all shards."""
+    for shard in view.shards:
+        yield from shard.attempts
 
 
 @attrs.frozen

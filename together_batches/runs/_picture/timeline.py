@@ -13,7 +13,7 @@ import attrs
 
 from together_batches._text import count_of, format_count, lasted
 from together_batches.models import BatchJobStatus
-from together_batches.runs._values import AttemptView, RunView, ShardView
+from together_batches.runs._values import AttemptView, RunView, ShardView, attempts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -213,7 +213,7 @@ def buckets(view: RunView) -> list[tuple[str, str, int]]:
 def facts(drawn: Timeline) -> str:
     """Return a one-line summary of the run: size, jobs, duration and tokens."""
     view = drawn.view
-    jobs = sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts)
+    jobs = sum(attempt.job_id is not None for attempt in attempts_of(view))
     parts = [
         count_of(view.rows, "row"),
         count_of(len(view.shards), "shard"),
