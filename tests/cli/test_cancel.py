@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from together_batches.cli import _cancel
-from together_batches.cli._cancel import cancel_confirmed, outcome_line, print_table
+from together_batches.cli._cancel import cancel_confirmed
+from together_batches.cli._cancel_output import outcome_line, print_table
 from together_batches.cli._exits import CommandError, Exit, Interrupted
 from together_batches.cli._text import as_json, format_count
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing

@@ -11,7 +11,7 @@ from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from together_batches.airflow._airflow import BaseTrigger, Context
@@ -280,7 +280,7 @@ class JoinOperator(BaseOperator):
             return self._join(context)
 
     def _join(self, context: Context) -> dict[str, Any]:
-        from together_batches.airflow._shard import check_outcome, failures_of
+        from together_batches.airflow._manifest import check_outcome, sum_of
 
         results, directory = _directory(self.results_uri, context, self.group)
         places = [_results_of(directory, shard["number"]) for shard in _plan_of(directory)["shards"]]
@@ -293,13 +293,15 @@ class JoinOperator(BaseOperator):
                 f"mapped tasks have no result, though they are marked as successful: clear those with index {named}"
             )
             raise RunError(message, directory=str(directory))
-        failures = [failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]]
+        failures = [
+            _storage.failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]
+        ]
         if failures:
-            _storage.put_all(_content_of(failures), failures_of(results))
+            _storage.put_all(_content_of(failures), _storage.failures_of(results))
         else:
-            _storage.remove(failures_of(results))  # of an earlier run
+            _storage.remove(_storage.failures_of(results))  # of an earlier run
         _storage.put_all(_content_of(places), results)
-        manifest = _sum_of(manifests, results, failures_of(results) if failures else None)
+        manifest = sum_of(manifests, results, _storage.failures_of(results) if failures else None)
         with pushed_if_failing(context, manifest):
             check_outcome(manifest, self.fail_when)
         return manifest
@@ -309,15 +311,3 @@ def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
     for place in places:
         with _storage.reader(place)() as file:
             yield from _storage.blocks_of(file)
-
-
-_SUMMED = ("rows", "succeeded", "failed", "missing", "invalid", "prompt_tokens", "completion_tokens", "total_tokens")
-
-
-def _sum_of(manifests: Sequence[Mapping[str, Any]], results: Location, failures: Location | None) -> dict[str, Any]:
-    return {
-        "results_uri": str(results),
-        "failures_uri": None if failures is None else str(failures),
-        **{name: sum(manifest.get(name, 0) for manifest in manifests) for name in _SUMMED},
-        "jobs": sum(len(manifest["job_ids"]) for manifest in manifests),
-    }

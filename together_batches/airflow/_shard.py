@@ -19,6 +19,7 @@ from together_batches._schema.adapters import Adapter
 from together_batches._schema.response_format import is_format_of, response_format_text
 from together_batches._text import count_of, format_count
 from together_batches.airflow import _storage
+from together_batches.airflow._manifest import manifest_of
 from together_batches.airflow._storage import Location
 from together_batches.errors import (
     BatchesError,
@@ -47,10 +48,6 @@ Start = Literal["first", "retry", "clear"]
 _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 _SEEN = ("status", "output_file_id", "error_file_id", "output_bytes", "error_bytes", "piece_sha256")
 """What two readings of the results of a job must agree in."""
-
-
-class RowsFailedError(RunError):
-    """Rows have no answer, and ``fail_when`` makes the task fail for that; the results are written."""
 
 
 @attrs.frozen
@@ -468,7 +465,15 @@ class ShardWork:
         attempts = [attempt for attempt in self._ledger.attempts if attempt.rows]
         pieces = [(attempt, await self._restored(shard, attempt)) for attempt in attempts]
         failures = await to_thread.run_sync(partial(self._put_results, shard, pieces))
-        manifest = self._manifest(shard, failures)
+        work = self._work
+        manifest = manifest_of(
+            shard,
+            self._ledger.attempts,
+            max_attempts=work.max_attempts,
+            retry_invalid=work.retry_invalid,
+            results=work.results,
+            failures=failures,
+        )
         await self._ledger.note("finished", manifest)
         for attempt in attempts:
             await to_thread.run_sync(_storage.remove, self._piece(attempt))
@@ -506,32 +511,13 @@ class ShardWork:
         with results.open("wb") as all_lines, failures.open("wb") as unanswered:
             runs.write_results(shard, pieces, all_lines, unanswered)
             failed = unanswered.tell() > 0
-        place = failures_of(self._work.results)
+        place = _storage.failures_of(self._work.results)
         if failed:
             _storage.put(failures, place)
         else:
             _storage.remove(place)  # of an earlier run, or of fewer attempts
         _storage.put(results, self._work.results)
         return place if failed else None
-
-    def _manifest(self, shard: Shard, failures: Location | None) -> dict[str, Any]:
-        attempts = self._ledger.attempts
-        work = self._work
-        buckets = rules.buckets(shard, attempts, max_attempts=work.max_attempts, retry_invalid=work.retry_invalid)
-        used = rules.usage(attempts)
-        return {
-            "results_uri": str(work.results),
-            "failures_uri": None if failures is None else str(failures),
-            "rows": shard.rows,
-            "succeeded": buckets.succeeded,
-            "failed": buckets.failed,
-            "missing": buckets.missing,
-            "invalid": buckets.invalid_answers,
-            "job_ids": [attempt.job_id for attempt in attempts if attempt.job_id],
-            "prompt_tokens": used.prompt_tokens,
-            "completion_tokens": used.completion_tokens,
-            "total_tokens": used.total_tokens,
-        }
 
 
 def _look_at(attempt: Attempt) -> str:
@@ -541,24 +527,3 @@ def _look_at(attempt: Attempt) -> str:
 
 def _shown(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
-
-
-def failures_of(results: Location) -> Location:
-    """Return the file for rows without an answer: ``answers.failures.jsonl`` beside ``answers.jsonl``."""
-    stem, dot, suffix = results.name.rpartition(".")
-    return results.parent / (f"{stem}.failures.{suffix}" if dot and stem else f"{results.name}.failures")
-
-
-def check_outcome(manifest: dict[str, Any], fail_when: str) -> None:
-    """Raise :class:`RowsFailedError` if rows without an answer are to fail the task."""
-    unanswered = manifest["rows"] - manifest["succeeded"]
-    invalid = manifest.get("invalid", 0)
-    if unanswered and (fail_when == "any" or (fail_when == "all" and not manifest["succeeded"])):
-        message = f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no "
-        message += f"valid answer ({format_count(invalid)} do not fit the schema)" if invalid else "answer"
-        if unanswered > invalid:
-            message += f"; {'others' if invalid else 'they'} are in {manifest['failures_uri']}, and"
-        else:
-            message += ";"
-        message += f" everything is in {manifest['results_uri']}"
-        raise RowsFailedError(message, directory=manifest["results_uri"])

@@ -63,8 +63,6 @@ def location(uri: str, *, parameter: str) -> Location:
 
 def requests_of(requests_uri: str, results_uri: str) -> Location:
     """Return the location of requests; refuse results that would replace them."""
-    from together_batches.airflow._shard import failures_of
-
     requests = location(requests_uri, parameter="requests_uri")
     results = location(results_uri, parameter="results_uri")
     if _file_of(requests) in {_file_of(results), _file_of(failures_of(results))}:
@@ -87,6 +85,12 @@ def check_target(place: Location) -> None:
 def directory_of(results: Location, identity: str) -> Location:
     """Return the directory for the files of one task, beside its results."""
     return results.parent / f"{results.name}.run" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def failures_of(results: Location) -> Location:
+    """Return the file for rows without an answer: ``answers.failures.jsonl`` beside ``answers.jsonl``."""
+    stem, dot, suffix = results.name.rpartition(".")
+    return results.parent / (f"{stem}.failures.{suffix}" if dot and stem else f"{results.name}.failures")
 
 
 def reader(place: Location) -> Callable[[], IO[bytes]]:

@@ -283,7 +283,7 @@ class TogetherBatchOperator(BaseOperator):
         return asyncio.run(go())
 
     def _check(self, context: Context, manifest: dict[str, Any]) -> None:
-        from together_batches.airflow._shard import check_outcome
+        from together_batches.airflow._manifest import check_outcome
 
         with pushed_if_failing(context, manifest):
             check_outcome(manifest, self.fail_when)

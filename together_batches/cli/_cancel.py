@@ -1,39 +1,44 @@
-"""The commands ``together-batches cancel`` and ``run --cancel``, and the output of a bulk cancel."""
+"""The commands ``together-batches cancel`` and ``run --cancel``."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from together_batches.cli._cancel_output import (
+    FEW,
+    by_label,
+    by_model,
+    named,
+    on_screen_line,
+    outcome_line,
+    print_failures,
+    print_table,
+)
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input, is_input, without
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
 from together_batches.cli._labels import NO_LABELS, label_cells, labelled, labels_of
-from together_batches.cli._listing import View, item_on_screen, print_jobs
+from together_batches.cli._listing import View, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
 from together_batches.cli._report import Report
 from together_batches.cli._streams import printer
-from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
     as_json,
     can_redraw,
-    columns,
     count_of,
     escape,
     format_count,
     is_terminal,
     print_err,
     print_lines,
-    terminal,
 )
 from together_batches.errors import APITimeoutError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -42,22 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from together_batches.cli._labels import Labels
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
-
-FEW = 20
-"""Maximum number of jobs that get a line each on a terminal; more of them get a bar, and a table at the end."""
-
-_MEANINGS = {
-    CancelResult.CANCELLED: ("green", "stopped; rows that were done are kept"),
-    CancelResult.CANCELING: ("cyan", "accepted; they stop in a moment"),
-    CancelResult.ALREADY_FINISHED: ("yellow", "had ended before"),
-    CancelResult.NOT_FOUND: ("red", "the service knows no such job"),
-    CancelResult.DENIED: ("red", "the key was refused"),
-    CancelResult.FAILED: ("red", "refused, or the request failed, or the id is invalid"),
-    CancelResult.NOT_ATTEMPTED: ("red", "nothing was sent"),
-}
 
 
 @command("cancel", Exit.NOT_FOUND, Exit.SOME_FAILED)
@@ -124,11 +115,11 @@ def cancel(
     if not job_ids:
         return work.nothing(_source(ids, resume))
     if dry_run:
-        print_lines(_named(job_ids, json=common.json))
+        print_lines(named(job_ids, json=common.json))
         return Exit.DONE
     if is_input(ids):
         common.note(f"{count_of(len(job_ids), 'job')} named on standard input")
-        for note in _by_label(job_ids):
+        for note in by_label(job_ids):
             common.note(note)
         if not cancel_confirmed(len(job_ids), yes=yes):
             return _declined()
@@ -239,7 +230,7 @@ class _Cancel:
             elif dry_run:
                 print_lines(escape(job.id) for job in jobs)
             common.note(f"{count_of(len(jobs), 'job')}: {by_status(jobs)}")
-            for line in (*_by_model(jobs), *_by_label(job.id for job in jobs)):
+            for line in (*by_model(jobs), *by_label(job.id for job in jobs)):
                 common.note(line)
             if dry_run:
                 return Exit.DONE
@@ -427,109 +418,3 @@ def _declined() -> Exit:
 def cancel_confirmed(count: int, *, yes: bool) -> bool:
     refusal = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
     return confirmed(f"Cancel {count_of(count, 'job')}?", refusal, yes=yes)
-
-
-# --- the output
-
-
-def outcome_line(outcome: CancelOutcome, *labels: str | None) -> str:
-    """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
-    status = outcome.job.status if outcome.job else None
-    detail = str(outcome.error) if outcome.error else status
-    return "\t".join(columns((outcome.job_id, outcome.result, detail, *labels)))
-
-
-def on_screen_line(outcome: CancelOutcome, *labels: str | None) -> str:
-    """Return an outcome for a terminal, its error below it."""
-    status = outcome.job.status if outcome.job else None
-    error = str(outcome.error) if outcome.error else None
-    return item_on_screen(outcome.job_id, outcome.result.ljust(_WIDEST_RESULT), status, labels=labels, note=error)
-
-
-def print_failures(failures: Sequence[CancelOutcome], labels: Labels) -> None:
-    """Print a table of failures, each with its error below it."""
-    screen = terminal(sys.stdout)
-    rows: list[tuple[str, ...]] = []
-    for outcome in failures:
-        status = outcome.job.status if outcome.job else None
-        rows.append(columns((outcome.job_id, outcome.result, status, *label_cells(labels, outcome.job_id))))
-    notes = {place: escape(str(outcome.error)) for place, outcome in enumerate(failures) if outcome.error}
-    drawn = [Column("ID"), Column("RESULT"), Column("STATUS", rank=1)]
-    if labels:
-        drawn.append(Column("LABELS", rank=1, cut="middle"))
-    print_lines(draw(drawn, rows, screen.width, notes=notes, dots=screen.dots))
-
-
-_WIDEST_RESULT = max(map(len, CancelResult))
-
-
-def _by_model(jobs: Iterable[BatchJob]) -> Iterable[str]:
-    """Return the number of jobs of each model by status, the most frequent model first."""
-    of_model: dict[str | None, list[BatchJob]] = {}
-    for job in jobs:
-        of_model.setdefault(job.model_id, []).append(job)
-    most = sorted(of_model.items(), key=lambda item: -len(item[1]))
-    rows = [(f"  {escape(model or 'no model')}", escape(by_status(these))) for model, these in most[:FEW]]
-    if len(most) > FEW:
-        left = sum(len(these) for _, these in most[FEW:])
-        rows.append((f"  {count_of(len(most) - FEW, 'more model')}", count_of(left, "job")))
-    screen = terminal(sys.stderr)
-    drawn = (Column("", cut="middle", least=16), Column("", cut="end"))
-    return draw(drawn, rows, screen.width, header=False, narrow=0, dots=screen.dots)
-
-
-def _by_label(job_ids: Iterable[str]) -> Iterable[str]:
-    """Return the number of jobs with each label, the most frequent first; they are not all jobs, or overlap."""
-    most = Counter(chain(*labels_of(job_ids).values())).most_common(FEW + 1)
-    for label, count in most[:FEW]:
-        yield f"  {count_of(count, 'job')} labelled {label}"
-    if len(most) > FEW:
-        yield "  other labels, too"
-
-
-def _named(job_ids: Sequence[str], *, json: bool) -> Iterable[str]:
-    """Return a line for each id; in a pipe the id alone."""
-    labels = labels_of(job_ids)
-    for job_id in job_ids:
-        if json:
-            own = labels.get(job_id)
-            yield as_json({"job_id": job_id, "labels": [*own]} if own else {"job_id": job_id})
-        elif is_terminal(sys.stdout):
-            yield item_on_screen(job_id, labels=label_cells(labels, job_id))
-        else:
-            yield escape(job_id)
-
-
-_ROOM_FOR_MEANINGS = 40
-"""Width of a terminal below which a table has the results and their numbers alone."""
-
-
-def print_table(report: CancelReport) -> None:
-    """Print the number of jobs with each result, and its meaning, on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    finished = [outcome for outcome in report if outcome.result is CancelResult.ALREADY_FINISHED]
-    anyway = sum(outcome.completed_anyway for outcome in finished)
-    rows: list[tuple[str, int, str, str]] = []
-    for result, count in report.counts.items():
-        style, meaning = _MEANINGS[result]
-        if result is CancelResult.ALREADY_FINISHED:
-            count -= anyway
-            ended = by_status(outcome.job for outcome in finished if outcome.job and not outcome.completed_anyway)
-            meaning = f"{meaning}: {ended}" if ended else meaning
-        rows.append((result.words, count, meaning, style))
-    rows.append(("completed anyway", anyway, "accepted, and they completed all the same", "yellow"))
-    width = terminal(sys.stdout).width
-    if width < _ROOM_FOR_MEANINGS:
-        cells = [(words, format_count(count)) for words, count, *_ in rows if count]
-        print_lines(draw((Column("RESULT"), Column("JOBS")), cells, width))
-        return
-    drawn = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    drawn.add_column("RESULT", no_wrap=True)
-    drawn.add_column("JOBS", justify="right", no_wrap=True)
-    drawn.add_column("WHICH MEANS")
-    for words, count, meaning, style in rows:
-        if count:
-            drawn.add_row(words, format_count(count), escape(meaning), style=style)
-    Console(file=sys.stdout, highlight=False, markup=False).print(drawn)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from together_batches.cli._cancel import print_table
+from together_batches.cli._cancel_output import print_table
 from together_batches.cli._command import command, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop, last_words
