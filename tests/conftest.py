@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pkgutil
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,8 @@ import together_batches
 from together_batches.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
 _ROOT = Path(__file__).parents[1]
 WARM = Path(__file__).with_name("warm.py")
@@ -180,3 +183,34 @@ def answers(aioresponses_for_aiohttp_3_14: None) -> Iterator[aioresponses.core.a
     """
     with aioresponses.core.aioresponses() as canned:
         yield canned
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context without the permissions of root, which include everything."""
+    return _as_nobody
+
+
+@contextmanager
+def _as_nobody() -> Generator[None]:
+    if os.geteuid() != 0:
+        yield
+        return
+    with TemporaryDirectory(prefix="together_batches-test-") as scratch, pytest.MonkeyPatch.context() as patch:
+        Path(scratch).chmod(0o777)  # the usual one may be of root alone
+        patch.setattr(tempfile, "tempdir", scratch)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def sealed() -> Generator[Path]:
+    """Return a directory that other users can reach, to be filled and perhaps made read-only."""
+    path = Path(tempfile.mkdtemp(prefix="together_batches-test-"))
+    path.chmod(0o755)
+    yield path
+    path.chmod(0o755)
+    shutil.rmtree(path)

@@ -17,7 +17,8 @@ from together_batches._jobs.source_kinds import Spool, open_source
 from together_batches.jsonl._files import RequestLines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 CONTENT = os.urandom(2_500_000)
 REQUESTS = [BatchRequest(f"row-{number}", {"model": "m"}) for number in range(3)]
@@ -110,13 +111,13 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     assert "gives str in place of bytes: open it in binary mode" in refusal(io.StringIO("{}"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read(sealed: Path, as_nobody: Callable[[], AbstractContextManager[None]]) -> None:
     """A file without read permission is refused like a missing one."""
-    path = tmp_path / "in.jsonl"
+    path = sealed / "in.jsonl"
     path.write_bytes(CONTENT)
     path.chmod(0)
-    assert refusal(path) == f"cannot read {path}: permission denied"
+    with as_nobody():
+        assert refusal(path) == f"cannot read {path}: permission denied"
 
 
 def test_nothing_is_spooled_once_it_is_stopped() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
+from cli.conftest import Ran
 
 from together_batches.cli import main
 from together_batches.cli._profiles import profiles_file
@@ -46,12 +47,6 @@ class Backend(keyring_backend.KeyringBackend):  # type: ignore[misc]
 
     def delete_password(self, service: str, username: str) -> None:
         del self.kept[service, username]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -11,13 +11,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,7 +28,10 @@ from together_batches.runs._lock import locked
 from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run, Shard, packed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from contextlib import AbstractContextManager
+
+    AsNobody = Callable[[], AbstractContextManager[None]]
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "ledger-version-1.zip"
 """A ledger of version 1, left by a killed process: its changes are still in the write-ahead log."""
@@ -479,31 +480,6 @@ async def test_its_locks_outlast_a_look(directory: Path) -> None:
 # --- permissions, and file systems ---
 
 
-@contextmanager
-def _as_nobody() -> Generator[None]:
-    """Drop the permissions of root, which include everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    with TemporaryDirectory(prefix="together_batches-test-") as scratch, pytest.MonkeyPatch.context() as patch:
-        Path(scratch).chmod(0o777)  # the usual one may be of root alone
-        patch.setattr(tempfile, "tempdir", scratch)
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-
-@pytest.fixture
-def sealed() -> Generator[Path]:
-    """Return a directory to be filled, which is read-only afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="together_batches-test-"))
-    yield path
-    path.chmod(0o755)
-    shutil.rmtree(path)
-
-
 def _seal(directory: Path) -> None:
     for path in directory.iterdir():
         path.chmod(0o444)
@@ -512,7 +488,7 @@ def _seal(directory: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("kind", ["whole", "torn", "version 1", "version 1, closed"])
-def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str) -> None:
+def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str, as_nobody: AsNobody) -> None:
     """A ledger of any version can be read without write permission, also after a kill."""
     if kind == "whole":
         _ledger.create(sealed, RUN, SHARDS)
@@ -525,21 +501,21 @@ def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str)
                 connection.execute("PRAGMA wal_checkpoint")
     _seal(sealed)
     expected = {"whole": 0, "torn": 59, "version 1": 3, "version 1, closed": 3}[kind]
-    with _as_nobody():
+    with as_nobody():
         assert len(_ledger.read(sealed).attempts) == expected
 
 
 @posix
-async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
+async def test_going_on_without_the_right_to_write(sealed: Path, as_nobody: AsNobody) -> None:
     """Resuming without write permission is refused with advice."""
     _ledger.create(sealed, RUN, SHARDS)
     with locked(sealed) as lock:
         _seal(sealed)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get permission to read and"):
+        with as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get permission to read and"):
             async with _ledger.opened(sealed, lock):
                 pass
         (sealed / "ledger.sqlite").chmod(0)
-        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get permission to read and"):
+        with as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get permission to read and"):
             _ledger.read(sealed)
 
 
