@@ -118,18 +118,20 @@ def _libraries(room: str) -> set[str]:
 def _draw() -> str:
     """Return the imports between rooms: a row for each room that imports, a mark for each room that it imports."""
     width = max(map(len, _ORDER))
-    lines = [" " * (width + 3) + " ".join(ascii_letters[: len(_ORDER)])]
+    lines = [" " * (width + 3) + ascii_letters[: len(_ORDER)]]
     for number, room in enumerate(_ORDER):
         imported = {other for file in _FILES if _room(file) == room for other in _rooms_imported(file)}
-        marks = [
+        marks = "".join(
             "\\" if column == number else "●" if other in imported else " " if column < number else "·"
             for column, other in enumerate(_ORDER)
-        ]
-        lines.append(f"{ascii_letters[number]} {room:<{width}} {' '.join(marks)}")
+        )
+        lines.append(f"{ascii_letters[number]} {room:<{width}} {marks}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-_DRAWING = re.compile(r"(?<=```text\n)( +a b c .*?)(?=\n```)", flags=re.DOTALL)
+_DRAWING = re.compile(r"(?<=```text\n)( +abc.*?)(?=\n```)", flags=re.DOTALL)
+_BESIDE = re.compile(r"`([\w/]+\.py)` \(([^()|]*`[^()|]*)\)")
+"""A file in the table of where things go, and what stands beside it in parentheses."""
 
 
 def _name(file: Path) -> str:
@@ -146,6 +148,19 @@ def test_every_module_is_named() -> None:
     page = _PAGE.read_text("utf-8")
     modules = {_name(file) for file in _FILES if file.name != "__init__.py"}
     assert {name for name in modules if not re.search(rf"[`/]{re.escape(Path(name).name)}`", page)} == set()
+
+
+def test_what_the_map_names_exists() -> None:
+    """The functions and classes that "Where things go" names are in the files beside which they stand."""
+    table = _PAGE.read_text("utf-8").partition("### Where things go")[2].partition("\n### ")[0]
+    named = [(file, name) for file, names in _BESIDE.findall(table) for name in re.findall(r"`(\w+)`", names)]
+    assert len(named) > 30
+    assert [(file, name) for file, name in named if not _defines(_PACKAGE / file, name)] == []
+
+
+def _defines(file: Path, name: str) -> bool:
+    pattern = rf"^\s*(?:(?:async )?def|class|type) {name}\b|^\s*{name}\b(?::.*)? = "
+    return re.search(pattern, file.read_text("utf-8"), flags=re.MULTILINE) is not None
 
 
 def _allowed(room: str) -> set[str]:
