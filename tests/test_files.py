@@ -74,7 +74,6 @@ class Service:
         return answer
 
     async def send(self, request: Request, call: CallState) -> Answer:
-        call.attempts += 1
         return self.answer(request)
 
     async def transmit(
@@ -594,6 +593,15 @@ async def test_a_delete_whose_answer_was_lost(emulator: Emulator) -> None:
         await batches.files.delete(file)
         with pytest.raises(NotFoundError):
             await batches.files.delete(file)
+
+
+async def test_a_refused_delete_of_a_file_that_never_existed(emulator: Emulator) -> None:
+    """A 404 after a refusal for the rate is an error: no attempt can have deleted the file."""
+    emulator.fail(Fault(on="delete", status=429))
+    async with client(emulator) as batches:
+        with pytest.raises(NotFoundError):
+            await batches.files.delete("file-1")
+    assert len(emulator.requests) == 2
 
 
 @pytest.mark.parametrize("options", [{}, {"ranges": False}, {"content_from_storage": True}, {"gzip": True}])

@@ -284,9 +284,9 @@ class AsyncFiles:
         try:
             answer = await self._transfers.send(file_protocol.delete_file(wanted), call)
         except NotFoundError:
-            if call.attempts == 1:
+            if not call.may_have_been_taken:
                 raise
-            # An earlier attempt had deleted it, and its response was lost.
+            # An earlier attempt has deleted it, and its response was lost.
         else:
             file_protocol.read_deleted(answer, wanted)
         self._transfers.known.forget_file(wanted)

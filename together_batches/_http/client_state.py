@@ -41,11 +41,13 @@ class CallState:
     """The state of a call across its attempts: its bulk, if any, the number of attempts, and the time of the first.
 
     ``seconds`` is the duration of the last attempt, ``waited`` the seconds that it waited for a permit before.
-    ``answer`` is the text of a successful response, for a caller that keeps it.
+    ``answer`` is the text of a successful response, for a caller that keeps it. ``may_have_been_taken`` is True if an
+    earlier attempt may have had its effect although it failed.
     """
 
     answer: bytes | None = None
     attempts = 0
+    may_have_been_taken = False
     requested_at: datetime | None = None
     seconds = 0.0
     waited = 0.0

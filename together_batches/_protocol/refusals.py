@@ -74,7 +74,7 @@ def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
 
 
 def may_have_been_taken(error: BatchesError) -> bool:
-    """Return True if a cancel may have taken effect although it got this error, or no response.
+    """Return True if a request may have taken effect although it got this error, or no response.
 
     False for a refusal (a 4xx except 408), and for a request that never reached the service.
     """
