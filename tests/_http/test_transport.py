@@ -474,7 +474,7 @@ async def test_out_of_descriptors_for_good_is_an_error_in_the_end() -> None:
         error = await failure(sender, READ, call)
         assert isinstance(error, APIConnectionError)
         assert not error.request_sent
-        assert call.attempts == 0
+        assert (call.attempts, call.requested_at) == (0, None)
         assert f"no connection to 127.0.0.1:{server.port}: Too many open files; " in str(error)
         assert "lower max_concurrency" in str(error)
         assert "within max_elapsed (20 s)" in str(error)

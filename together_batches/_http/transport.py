@@ -124,6 +124,8 @@ class Transport:
                     # Nothing was sent, and the service is not involved: not an attempt.
                     attempt -= 1
                     call.attempts -= 1
+                    if not call.attempts:
+                        call.requested_at = None
                     shortages += 1
                     await self._wait_for_connections(failure, deadline, shortages)
                     continue
