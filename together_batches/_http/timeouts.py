@@ -9,6 +9,7 @@ is that a limit takes effect up to an eighth of itself late.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from together_batches._http.network_errors import NETWORK_ERRORS
@@ -103,14 +104,16 @@ class TimeoutMonitor:
         self._clock = clock
         self._timers: set[AttemptTimer] = set()
         self._next_check: asyncio.TimerHandle | None = None
+        self._shortest = math.inf
+        """The shortest limit, in seconds, for which the next check is early enough."""
         self.on_silence: Callable[[float], None] | None = None
         """Called in each round with the seconds since the last progress of the quietest attempt under way."""
 
     def begin(self, timer: AttemptTimer) -> float:
         """Monitor an attempt until :meth:`end`, and return the time now."""
         self._timers.add(timer)
-        if self._next_check is None:
-            self._schedule_check(timer)
+        if timer.read < self._shortest or timer.total < self._shortest:
+            self._schedule_check(min(timer.read, timer.total))
         return self._clock()
 
     @property
@@ -122,13 +125,19 @@ class TimeoutMonitor:
         """Stop monitoring an attempt that is over."""
         self._timers.discard(timer)
 
-    def _schedule_check(self, shortest: AttemptTimer) -> None:
-        pause = min(shortest.read, shortest.total) / 8
-        pause = min(max(pause, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
-        self._next_check = asyncio.get_running_loop().call_later(pause, self._check)
+    def _schedule_check(self, shortest: float) -> None:
+        """Check after an eighth of the shortest limit, unless a check comes before."""
+        self._shortest = shortest
+        loop = asyncio.get_running_loop()
+        at = loop.time() + min(max(shortest / 8, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
+        if self._next_check is not None:
+            if self._next_check.when() <= at:
+                return
+            self._next_check.cancel()
+        self._next_check = loop.call_at(at, self._check)
 
     def _check(self) -> None:
-        self._next_check = None
+        self._next_check, self._shortest = None, math.inf
         now = self._clock()
         for timer in [timer for timer in self._timers if timer.is_over(now)]:
             self._timers.discard(timer)
@@ -136,4 +145,4 @@ class TimeoutMonitor:
         if self._timers:
             if self.on_silence is not None:
                 self.on_silence(now - min(timer.heard_at for timer in self._timers))
-            self._schedule_check(min(self._timers, key=lambda timer: min(timer.read, timer.total)))
+            self._schedule_check(min(min(timer.read, timer.total) for timer in self._timers))
