@@ -159,6 +159,15 @@ async def test_content_that_is_known_and_not_there_is_sent(found: tuple[int, obj
     assert (b"checksum" in first.head, b"checksum" in second.head) == (True, False)
 
 
+@pytest.mark.parametrize("found", [(200, {"id": "file-0", "bytes": 0}), (404, b"")])
+async def test_a_form_with_content_that_is_known_and_not_there(found: tuple[int, object]) -> None:
+    """In a form such content cannot be sent: the error names the file, and the way that works."""
+    service = Service((409, {"file_id": "file-0"}), found)
+    with pytest.raises(ConflictError, match=r"as file-0; but file-0 does not have it: .* via='storage'"):
+        await service.files.upload(REQUESTS, via="api")
+    assert service.lines == ["POST /files/upload", "GET /files/file-0"]
+
+
 @pytest.mark.parametrize("body", [b"", {"file_id": ".."}, {"error": "no"}])
 async def test_another_conflict_is_one(body: object) -> None:
     """A conflict that names no file or an invalid one is an error."""

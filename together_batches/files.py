@@ -93,32 +93,33 @@ class Transfers:
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
         upload = file_protocol.Upload(content.name, purpose, content)
-        if via == "storage":
-            uploaded = await self._upload_to_storage(upload, content, on_progress)
-        else:
-            try:
-                answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
-                uploaded = Uploaded(file_protocol.read_file(answer))
-            except ConflictError as error:
-                file = await self.retrieve(file_protocol.read_known(error))
-                uploaded = Uploaded(file, file.id)
-        self.known.note_files(uploaded.file.id)
-        return uploaded
-
-    async def _upload_to_storage(
-        self, file: file_protocol.Upload, content: UploadContent, on_progress: Callable[[int, int], None] | None
-    ) -> Uploaded:
         known_id = None
         try:
-            answer = await self._transmit(file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
+            if via == "storage":
+                file = await self._upload_to_storage(upload, content, content.sha256, on_progress)
+            else:
+                answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
+                file = file_protocol.read_file(answer)
         except ConflictError as error:
             known_id = file_protocol.read_known(error)
             known = await self._existing(known_id, content.size)
-            if known is not None:
-                return Uploaded(known, known_id)
-            # The service knows the hash but does not have the content: an earlier upload was begun and never
-            # completed.
-            answer = await self._transmit(file_protocol.begin_upload(file, None), redirect_is_answer=True)
+            # If the service knows the hash but does not have the content, an earlier upload was begun and never
+            # completed. A form always leads to the hash.
+            if known is None and via == "api":
+                error.message += f"; but {known_id} does not have it: upload it with via='storage'"
+                raise
+            file = known or await self._upload_to_storage(upload, content, None, on_progress)
+        self.known.note_files(file.id)
+        return Uploaded(file, known_id)
+
+    async def _upload_to_storage(
+        self,
+        upload: file_protocol.Upload,
+        content: UploadContent,
+        checksum: str | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> FileObject:
+        answer = await self._transmit(file_protocol.begin_upload(upload, checksum), redirect_is_answer=True)
         file_id, target = file_protocol.read_target(answer)
         await self._transmit(file_protocol.put(content, target), on_sent=on_progress)
         try:
@@ -127,8 +128,8 @@ class Transfers:
             # The official TypeScript SDK omits this step, so a service without it works as well.
             if error.status not in _NO_PREPROCESSING:
                 raise
-            return Uploaded(await self._uploaded(file_id, content), known_id)
-        return Uploaded(file_protocol.read_file(answer, file_id), known_id)
+            return await self._uploaded(file_id, content)
+        return file_protocol.read_file(answer, file_id)
 
     async def _uploaded(self, file_id: str, content: UploadContent) -> FileObject:
         """Return the metadata of a file that was just uploaded, which the service may not show yet."""
