@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._http.client_state import CallState
+    from together_batches._http.streaming import Streaming
     from together_batches._protocol.jobs import Request
 
 REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'
@@ -59,7 +61,8 @@ class Service:
         self.contents = list(contents)
         self.known = KnownJobs()
         self.slept: list[float] = []
-        self.files = AsyncFiles(Transfers(self.send, self.transmit, self.receive, self.known), self.sleep)
+        streaming = cast("Streaming", SimpleNamespace(send=self.transmit, receive=self.receive))
+        self.files = AsyncFiles(Transfers(self.send, streaming, self.known), self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

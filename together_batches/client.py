@@ -142,8 +142,7 @@ class AsyncBatches:
         from together_batches.files import Transfers
 
         self._transport.state.check_library()  # before a local file is opened
-        streaming = Streaming(self._transport)
-        return Transfers(self._transport.send, streaming.send, streaming.receive, self._known)
+        return Transfers(self._transport.send, Streaming(self._transport), self._known)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Never, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 from together_batches._display import watched
 from together_batches._http.client_state import CallState
@@ -30,36 +30,17 @@ from together_batches.models import FileObject
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from together_batches._http.streaming import Streaming
     from together_batches._jobs.known_jobs import KnownJobs
     from together_batches._jobs.upload_source import Source
-    from together_batches._protocol.files import Transfer, UploadContent
+    from together_batches._protocol.files import UploadContent
     from together_batches._protocol.jobs import Answer, Request
 
 __all__ = ["AsyncFiles", "Transfers"]
 
 _NO_PREPROCESSING = frozenset({404, 405})
-
-
-class _Transmit(Protocol):
-    """Sends a request that contains a file, or one that prepares such a request."""
-
-    def __call__(
-        self,
-        request: Transfer,
-        *,
-        redirect_is_answer: bool = False,
-        on_sent: Callable[[int, int], None] | None = None,
-    ) -> Coroutine[Any, Any, Answer]: ...
-
-
-class _Receive(Protocol):
-    """Yields the requested content, in full or with an error at its end, and reports its length beforehand."""
-
-    def __call__(
-        self, request: Transfer, on_length: Callable[[int | None], None] | None = None
-    ) -> AsyncGenerator[bytes]: ...
 
 
 class Transfers:
@@ -68,14 +49,13 @@ class Transfers:
     def __init__(
         self,
         send: Callable[[Request, CallState], Coroutine[Any, Any, Answer]],
-        transmit: _Transmit,
-        receive: _Receive,
+        streaming: Streaming,
         known: KnownJobs,
     ) -> None:
         self.send = send
-        self.receive = receive
+        self.receive = streaming.receive
         self.known = known
-        self._transmit = transmit
+        self._streaming = streaming
 
     async def retrieve(self, file_id: str) -> FileObject:
         """Return the metadata of a file."""
@@ -92,13 +72,12 @@ class Transfers:
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
-        upload = file_protocol.Upload(content.name, purpose, content)
         known_id = None
         try:
             if via == "storage":
-                file = await self._upload_to_storage(upload, content, content.sha256, on_progress)
+                file = await self._upload_to_storage(content, purpose, content.sha256, on_progress)
             else:
-                answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
+                answer = await self._streaming.send(file_protocol.upload(content, purpose), on_sent=on_progress)
                 file = file_protocol.read_file(answer)
         except ConflictError as error:
             known_id = file_protocol.read_known(error)
@@ -108,20 +87,21 @@ class Transfers:
             if known is None and via == "api":
                 error.message += f"; but {known_id} does not have it: upload it with via='storage'"
                 raise
-            file = known or await self._upload_to_storage(upload, content, None, on_progress)
+            file = known or await self._upload_to_storage(content, purpose, None, on_progress)
         self.known.note_files(file.id)
         return Uploaded(file, known_id)
 
     async def _upload_to_storage(
         self,
-        upload: file_protocol.Upload,
         content: UploadContent,
+        purpose: str,
         checksum: str | None,
         on_progress: Callable[[int, int], None] | None,
     ) -> FileObject:
-        answer = await self._transmit(file_protocol.begin_upload(upload, checksum), redirect_is_answer=True)
+        form = file_protocol.begin_upload(content.name, purpose, checksum)
+        answer = await self._streaming.send(form, redirect_is_answer=True)
         file_id, target = file_protocol.read_target(answer)
-        await self._transmit(file_protocol.put(content, target), on_sent=on_progress)
+        await self._streaming.send(file_protocol.put(content, target), on_sent=on_progress)
         try:
             answer = await self.send(file_protocol.preprocess(file_id), CallState())
         except APIStatusError as error:

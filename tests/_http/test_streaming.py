@@ -50,7 +50,10 @@ DIGITS = b"0123456789"
 class Bytes:
     """Content to upload, three bytes at a time."""
 
-    def __init__(self, content: bytes, *, seconds_a_block: float = 0) -> None:
+    sha256 = ""
+
+    def __init__(self, content: bytes, *, name: str = "a.jsonl", seconds_a_block: float = 0) -> None:
+        self.name = name
         self.content = content
         self.size = len(content)
         self.seconds_a_block = seconds_a_block
@@ -111,7 +114,7 @@ async def test_a_file_is_put_where_it_was_said_to_go() -> None:
 async def test_a_file_goes_through_the_service_in_a_form() -> None:
     """A form carries the key and has one body of known length, in which a boundary separates fields and file."""
     name = 'a "quoted"\r\nname é.csv'
-    request = protocol.upload(protocol.Upload(name, "batch-api", Bytes(DIGITS)))
+    request = protocol.upload(Bytes(DIGITS, name=name), "batch-api")
     async with between(http(200, {"id": "file-1"})) as (streaming, server, _):
         await streaming.send(request)
         sent = server.headers()
@@ -166,7 +169,9 @@ def test_what_a_storage_says_is_reported(reply: Reply) -> None:
 class Large:
     """Far more content than fits into the buffers between here and a server that does not read."""
 
+    name = "a.jsonl"
     size = 64 << 20
+    sha256 = ""
 
     async def block(self, position: int) -> bytes:
         return bytes(1 << 20)
@@ -182,7 +187,7 @@ def test_a_refusal_that_comes_while_the_file_is_sent_is_read(answer: bytes, thro
         async with between(("unread", answer), retry=ONCE) as (streaming, server, _):
             content = Large()
             for _ in range(5):
-                upload = protocol.upload(protocol.Upload("a.jsonl", "batch-api", content))
+                upload = protocol.upload(content, "batch-api")
                 with pytest.raises(APIStatusError) as caught:
                     await streaming.send(
                         protocol.put(content, f"{server.origin}/bucket?{SIGNATURE}")
@@ -291,7 +296,7 @@ def test_a_storage_is_not_followed_anywhere(reply: Reply) -> None:
 @in_virtual_time
 async def test_a_redirect_can_be_what_was_asked_for() -> None:
     """With ``redirect_is_answer`` a redirect is returned, and not followed."""
-    begin = protocol.begin_upload(protocol.Upload("a.jsonl", "batch-api", Bytes(DIGITS)), "abc")
+    begin = protocol.begin_upload("a.jsonl", "batch-api", "abc")
     reply = http(302, headers={"Location": "https://storage.example/x", "X-Together-File-Id": "file-1"})
     async with between(reply) as (streaming, server, _):
         answer = await streaming.send(begin, redirect_is_answer=True)

@@ -28,21 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Uploadable(Protocol):
+class UploadContent(Protocol):
     """The content of an upload. It can be read again from its start, because it may have to be sent again."""
-
-    @property
-    def size(self) -> int:
-        """Number of bytes."""
-        ...
-
-    async def block(self, position: int) -> bytes:
-        """Return the bytes that begin here, as many as are read at a time. Calls come in order."""
-        ...
-
-
-class UploadContent(Uploadable, Protocol):
-    """The content of an upload, whose hash is known beforehand, with its name."""
 
     @property
     def name(self) -> str:
@@ -50,8 +37,17 @@ class UploadContent(Uploadable, Protocol):
         ...
 
     @property
+    def size(self) -> int:
+        """Number of bytes."""
+        ...
+
+    @property
     def sha256(self) -> str:
         """Hash of the content."""
+        ...
+
+    async def block(self, position: int) -> bytes:
+        """Return the bytes that begin here, as many as are read at a time. Calls come in order."""
         ...
 
 
@@ -64,7 +60,7 @@ class Transfer(Request):
 
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     head: bytes = attrs.field(default=b"", repr=False)
-    content: Uploadable | None = None
+    content: UploadContent | None = None
     tail: bytes = attrs.field(default=b"", repr=False)
 
     @property
@@ -103,37 +99,26 @@ def file_content(file: str) -> Transfer:
     return Transfer(method="GET", path=f"/files/{encoded(file)}/content", repeatable=True, headers=headers)
 
 
-@attrs.frozen
-class Upload:
-    """The metadata of the file in an upload."""
-
-    filename: str
-    purpose: str
-    content: Uploadable
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Return the fields that every upload has."""
-        # Both are types that the service knows, though not for batches.
-        suffix = self.filename.rpartition(".")[2].lower()
-        file_type = suffix if suffix in {"csv", "parquet"} else "jsonl"
-        return {"purpose": self.purpose, "file_name": self.filename, "file_type": file_type}
-
-
-def upload(file: Upload) -> Transfer:
+def upload(content: UploadContent, purpose: str) -> Transfer:
     """https://docs.together.ai/reference/upload-file (the file as a part of a form)"""
     # An upload costs nothing, and a superfluous one is an unused file: so it may be repeated.
-    name = re.sub(r'["\r\n]', lambda found: f"%{ord(found[0]):02X}", file.filename)
-    return _form("/files/upload", file.fields, file=(name, file.content))
+    return _form("/files/upload", _fields(content.name, purpose), content)
 
 
-def begin_upload(file: Upload, checksum: str | None) -> Transfer:
+def begin_upload(name: str, purpose: str, checksum: str | None) -> Transfer:
     """Return the form that is answered with an upload URL, as the official SDKs send it; ``checksum`` is SHA-256."""
-    fields = file.fields if checksum is None else {**file.fields, "checksum": checksum}
-    return _form("/files", fields)
+    fields = _fields(name, purpose)
+    return _form("/files", fields if checksum is None else {**fields, "checksum": checksum})
 
 
-def put(content: Uploadable, target: str) -> Transfer:
+def _fields(name: str, purpose: str) -> dict[str, str]:
+    # Both are types that the service knows, though not for batches.
+    suffix = name.rpartition(".")[2].lower()
+    file_type = suffix if suffix in {"csv", "parquet"} else "jsonl"
+    return {"purpose": purpose, "file_name": name, "file_type": file_type}
+
+
+def put(content: UploadContent, target: str) -> Transfer:
     """Return the upload of the file itself to the URL from the service. It bypasses the service: no key."""
     return Transfer(method="PUT", path=urlsplit(target).path, repeatable=True, content=content, target=Secret(target))
 
@@ -143,13 +128,14 @@ def preprocess(file: str) -> Request:
     return Request("POST", f"/files/{encoded(file)}/preprocess", repeatable=True)
 
 
-def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] | None = None) -> Transfer:
+def _form(path: str, fields: Mapping[str, str], content: UploadContent | None = None) -> Transfer:
     boundary = f"together-batches-{secrets.token_hex(16)}"
     part = f"--{boundary}\r\nContent-Disposition: form-data; name="
     head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
     end = f"--{boundary}--\r\n"
-    if file is not None:
-        head += f'{part}"file"; filename="{file[0]}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    if content is not None:
+        name = re.sub(r'["\r\n]', lambda found: f"%{ord(found[0]):02X}", content.name)
+        head += f'{part}"file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
         end = "\r\n" + end
     return Transfer(
         method="POST",
@@ -157,7 +143,7 @@ def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] 
         repeatable=True,
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
         head=head.encode(),
-        content=file[1] if file is not None else None,
+        content=content,
         tail=end.encode(),
     )
 
