@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never
 
 from together_batches._display import watched
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import Awaitable, Callable, Coroutine
+    from pathlib import Path
 
     from together_batches._http.streaming import Streaming
     from together_batches._jobs.known_jobs import KnownJobs
@@ -128,7 +128,7 @@ class Transfers:
     async def fetch(
         self,
         file_id: str,
-        path: str | os.PathLike[str],
+        path: Path,
         *,
         overwrite: bool,
         on_progress: Callable[[int, int | None], None] | None = None,
@@ -326,15 +326,15 @@ class AsyncFiles:
         """
         refuse_renamed("download", renamed, force="overwrite")
         positive_number("patience", patience, zero=True)
-        path_of("path", path)
+        target = path_of("path", path)
         check_callback("on_progress", on_progress)
-        with watched(progress, "transfer", on_progress, f"Downloading {Path(path).name}") as on_progress:
-            return await self._download(file_id, path, overwrite, patience, on_progress)
+        with watched(progress, "transfer", on_progress, f"Downloading {target.name}") as on_progress:
+            return await self._download(file_id, target, overwrite, patience, on_progress)
 
     async def _download(
         self,
         file_id: str | FileObject,
-        path: str | os.PathLike[str],
+        path: Path,
         overwrite: bool,
         patience: float,
         on_progress: Callable[[int, int | None], None] | None,

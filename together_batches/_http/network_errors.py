@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -137,12 +136,18 @@ def _refused_by_proxy(error: aiohttp.ClientHttpProxyError, proxy: str) -> Failur
 
 def refused_by_proxy(proxy: str, status: int) -> str:
     """Return the message for a proxy that answered in place of the service."""
-    message = f"{proxy} refused the connection with status {status}"
-    with suppress(ValueError):
-        message += f" ({HTTPStatus(status).phrase})"
+    message = f"{proxy} refused the connection with status {named_status(status)}"
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         message += "; put its login into its URL, as in http://name:password@host:port"
     return message
+
+
+def named_status(status: int) -> str:
+    """Return a status with its name, if it has one: ``502 (Bad Gateway)``."""
+    try:
+        return f"{status} ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return f"{status}"
 
 
 def _untrusted(error: BaseException, name: str) -> Failure:

@@ -14,7 +14,6 @@ import random
 import re
 import time
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,7 +21,7 @@ import aiohttp
 import attrs
 
 from together_batches._http.exchange import AGENT, without_login
-from together_batches._http.network_errors import explain
+from together_batches._http.network_errors import explain, named_status
 from together_batches._http.retry import retry_after
 from together_batches._http.sessions import open_session
 from together_batches._http.timeouts import AttemptTimer, TimeoutMonitor
@@ -163,7 +162,7 @@ class WebhookSender:
             if 200 <= status < 300:
                 return None, None
             may_recover = status >= 500 or status in _MAY_RECOVER
-            return f"{_NAME} answered with {_named(status)}", (advised or 0.0) if may_recover else None
+            return f"{_NAME} answered with status {named_status(status)}", (advised or 0.0) if may_recover else None
         failure = explain(timer.error, timer, host=_NAME, proxy=self._proxy, timeout=self._timeout)
         return failure.message, 0.0 if failure.transient else None
 
@@ -182,10 +181,3 @@ def signature(secret: str, message_id: str, sent_at: int, body: bytes) -> str:
     """Return the signature of a message, with a secret in base64, in base64."""
     signed = b"%b.%d.%b" % (message_id.encode(), sent_at, body)
     return base64.b64encode(hmac.digest(base64.b64decode(secret), signed, hashlib.sha256)).decode()
-
-
-def _named(status: int) -> str:
-    try:
-        return f"status {status} ({HTTPStatus(status).phrase})"
-    except ValueError:
-        return f"status {status}"

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
 from together_batches._local.atomic_file import AtomicFile
-from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
 _WRITE_BYTES = 1 << 20
 """Bytes handed to the thread at a time, because each hand-over costs as much as writing a few hundred kilobytes."""
@@ -79,17 +77,13 @@ class AsyncAtomicFile:
 
 
 @asynccontextmanager
-async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[AsyncAtomicFile]:
+async def open_atomic(path: Path, *, replace: bool) -> AsyncGenerator[AsyncAtomicFile]:
     """Open a file for writing; it is at ``path`` afterwards if it was committed, otherwise ``path`` is unchanged.
 
     The data is not forced to the disk (``fsync``): it can be downloaded again, and ``fsync`` would take longer than
     the download if the network is faster than the disk.
     """
-    given: object = path
-    if not isinstance(given, str | os.PathLike):
-        message = f"a path is text or a Path, not {type(given).__name__}: {given!r}"
-        raise UsageError(message)
-    file = AsyncAtomicFile(AtomicFile(Path(path), replace=replace))
+    file = AsyncAtomicFile(AtomicFile(path, replace=replace))
     try:
         await file.begin()
         yield file
