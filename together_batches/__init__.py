@@ -119,32 +119,6 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "_protocol.job_codec": ("job_from_dict",),
     "client": ("AsyncBatches",),
     "config": ("RetryPolicy", "Timeout"),
-    "errors": (
-        "APIConnectionError",
-        "APIError",
-        "APIResponseValidationError",
-        "APIStatusError",
-        "APITimeoutError",
-        "AuthenticationError",
-        "BadRequestError",
-        "BatchesError",
-        "ConflictError",
-        "CreateUnconfirmedError",
-        "InternalServerError",
-        "JobNotCreatedError",
-        "NotFoundError",
-        "PermissionDeniedError",
-        "RateLimitError",
-        "ResultsUnavailableError",
-        "RunChangedError",
-        "RunError",
-        "RunInUseError",
-        "RunLedgerError",
-        "UnprocessableEntityError",
-        "UsageError",
-        "ValidationError",
-        "WaitTimeoutError",
-    ),
     "models": ("BatchJob", "BatchJobStatus", "FileObject", "Price", "Response"),
     "outcomes": ("CancelOutcome", "CancelReport", "CancelResult"),
     "rows": (
@@ -159,7 +133,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "sync": ("Batches",),
 }
-"""The public names of each module."""
+"""The public names of each module; those in no other are errors."""
 
 _MODULES = {"config", "errors", "events", "jsonl", "models", "outcomes", "runs", "tables"}
 """Modules that are also loaded on first use."""
@@ -170,13 +144,13 @@ def __getattr__(name: str) -> object:
 
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    for module, names in _HOMES.items():
-        if name in names:
-            value: object = getattr(import_module(f"{__name__}.{module}"), name)
-            globals()[name] = value
-            return value
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
