@@ -42,11 +42,12 @@ class CallState:
 
     ``seconds`` is the duration of the last attempt, ``waited`` the seconds that it waited for a permit before.
     ``answer`` is the text of a successful response, for a caller that keeps it. ``may_have_been_taken`` is True if an
-    earlier attempt may have had its effect although it failed.
+    earlier attempt may have had its effect although it failed. ``max_attempts`` is a limit beside that of the policy.
     """
 
     answer: bytes | None = None
     attempts = 0
+    max_attempts: int | None = None
     may_have_been_taken = False
     requested_at: datetime | None = None
     seconds = 0.0

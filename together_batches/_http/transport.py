@@ -131,6 +131,8 @@ class Transport:
                     continue
                 if not state.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
                     self._check_first_contact(failure, permit.sent_at)
+            if attempt == call.max_attempts:
+                raise failure
             if refusals.may_have_been_taken(failure):
                 call.may_have_been_taken = True
             await self.pause(request, failure, headers, attempt=attempt, deadline=deadline)

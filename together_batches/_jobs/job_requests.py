@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from together_batches._http.client_state import CallState
 from together_batches._jobs.cancel import CancelApi
 from together_batches._jobs.job_ids import by_ids
@@ -72,9 +70,8 @@ class JobRequests:
 
     async def retrieve_once(self, job_id: str, call: CallState) -> BatchJob:
         """Return a job, by one request that is not retried."""
-        config = self._transport.config
-        once = config.with_options(retry=attrs.evolve(config.retry, max_attempts=1))
-        return await JobRequests(self._transport.with_config(once), self._known).retrieve(job_id, call)
+        call.max_attempts = 1
+        return await self.retrieve(job_id, call)
 
     async def retrieve_or_list(self, job_id: str) -> BatchJob:
         """Return a job that is known to exist: from its own endpoint, or, after a 404, from the list."""
