@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ from together_batches.config import Config, Secret
 from together_batches.errors import APIConnectionError, APIError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
     from together_batches._http.client_state import ClientState
 
@@ -39,7 +40,9 @@ class RequestFailure(Generic[E]):
     error: E
     out_of_connections: bool = False
     host: str | None = None
-    """The host that was to answer; None if it did, with an invalid response."""
+    """The host that was to answer; None if it did, with a refusal or an invalid response."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    """The headers of a refusal."""
 
 
 class Exchange:

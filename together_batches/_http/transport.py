@@ -38,7 +38,6 @@ _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _SILENT_SECONDS = 5.0
 """Seconds of silence from a service that has never answered before a warning is logged."""
-_NO_HEADERS: Mapping[str, str] = {}
 _GOOD = range(200, 300)
 _PERHAPS_THE_PROXY = frozenset({403, 502, 503, 504})
 """Statuses that a proxy may send in its own name instead of a tunnel, indistinguishable from the service's."""
@@ -83,60 +82,75 @@ class Transport:
             return await self._send(request, call, make_attempt, good)
 
     async def _send(self, request: Request, call: CallState, make_attempt: Attempt, good: range) -> Answer:
-        state = self.state
-        limiter = state.limiter
-        bulk = call.bulk
+        state, bulk = self.state, call.bulk
         attempt = shortages = 0
         deadline = state.clock() + self.config.retry.max_elapsed
         while True:
             session = state.session() if bulk is None else state.session_of(bulk)
             limited = bulk is not None and bulk.limited
-            if limited or (limiter.is_active and not state.queue.try_acquire()):
+            if limited or (state.limiter.is_active and not state.queue.try_acquire()):
                 deadline += await self._wait_for_rate_limit(call, deadline)
-            with Permit(limiter, state.clock()) as permit:
-                attempt += 1
-                call.attempts += 1
-                if call.attempts == 1:
-                    call.requested_at = state.now()
-                if not state.has_answered:
-                    state.timeouts.on_silence = self._note_silence
-                outcome = await make_attempt(session, request)
-                now = state.clock()
-                call.seconds = now - permit.sent_at
-                if state.capacity is not None:
-                    state.capacity.leave(answered=isinstance(outcome, Answer))
-                if state.emitter.callbacks:
-                    self._emit_finished(request, outcome, attempt, call.seconds)
-                if isinstance(outcome, Answer):
-                    state.has_answered = True
-                    if outcome.status in good:
-                        if limiter.is_active:
-                            self._note_accepted(outcome, permit, now)
-                        state.budget.succeeded()
-                        return outcome
-                    headers = outcome.headers
-                    failure = self._refusal(outcome, permit, now, bulk)
-                else:
-                    headers = _NO_HEADERS
-                    failure = outcome.error
-            if isinstance(outcome, RequestFailure):
-                if outcome.out_of_connections:
-                    # Nothing was sent, and the service is not involved: not an attempt.
-                    attempt -= 1
-                    call.attempts -= 1
-                    if not call.attempts:
-                        call.requested_at = None
-                    shortages += 1
-                    await self._wait_for_connections(failure, deadline, shortages)
-                    continue
-                if not state.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
-                    self._check_first_contact(failure, permit.sent_at)
+            attempt += 1
+            outcome = await self._attempt(session, request, call, make_attempt, good, attempt)
+            if isinstance(outcome, Answer):
+                return outcome
+            if outcome.out_of_connections:
+                # Nothing was sent, and the service is not involved: not an attempt.
+                attempt -= 1
+                shortages += 1
+                await self._wait_for_connections(outcome.error, deadline, shortages)
+                continue
             if attempt == call.max_attempts:
-                raise failure
-            if refusals.may_have_been_taken(failure):
-                call.may_have_been_taken = True
-            await self.pause(request, failure, headers, attempt=attempt, deadline=deadline)
+                raise outcome.error
+            await self.pause(request, outcome.error, outcome.headers, attempt=attempt, deadline=deadline)
             call.waited = 0.0
+
+    async def _attempt(
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        call: CallState,
+        make_attempt: Attempt,
+        good: range,
+        number: int,
+    ) -> Answer | RequestFailure[APIError]:
+        """Make an attempt that has its permit; return its answer if the status is in ``good``, otherwise the failure.
+
+        What it shows of the service is reported to all that depend on it, and what it means for the call to ``call``.
+        """
+        state, limiter = self.state, self.state.limiter
+        with Permit(limiter, state.clock()) as permit:
+            call.attempts += 1
+            if call.attempts == 1:
+                call.requested_at = state.now()
+            if not state.has_answered:
+                state.timeouts.on_silence = self._note_silence
+            outcome = await make_attempt(session, request)
+            now = state.clock()
+            call.seconds = now - permit.sent_at
+            if state.capacity is not None:
+                state.capacity.leave(answered=isinstance(outcome, Answer))
+            if state.emitter.callbacks:
+                self._emit_finished(request, outcome, number, call.seconds)
+            if isinstance(outcome, Answer):
+                state.has_answered = True
+                if outcome.status in good:
+                    if limiter.is_active:
+                        self._note_accepted(outcome, permit, now)
+                    state.budget.succeeded()
+                    return outcome
+                outcome = RequestFailure(self._refusal(outcome, permit, now, call.bulk), headers=outcome.headers)
+        error = outcome.error
+        if outcome.out_of_connections:
+            call.attempts -= 1
+            if not call.attempts:
+                call.requested_at = None
+            return outcome
+        if refusals.may_have_been_taken(error):
+            call.may_have_been_taken = True
+        if not state.has_answered and isinstance(error, APIConnectionError) and error.is_transient:
+            self._check_first_contact(error, permit.sent_at)
+        return outcome
 
     async def pause(
         self, request: Request, failure: APIError, headers: Mapping[str, str], *, attempt: int, deadline: float
