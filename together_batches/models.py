@@ -117,7 +117,7 @@ def _text(value: str | None) -> str | None:
     return value or None
 
 
-_ONE_NULL: dict[object, Callable[[Any], object]] = {
+_CONVERTER_BY_TYPE: dict[object, Callable[[Any], object]] = {
     "str | None": _text,
     "float | None": _percent,
     "datetime | None": _fields.in_utc,
@@ -129,8 +129,8 @@ def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.A
     """Convert each field by its type, unless it has a converter of its own."""
     changed: list[attrs.Attribute[Any]] = []
     for field in fields:
-        if field.converter is None and field.type in _ONE_NULL:  # pyright: ignore[reportUnknownMemberType]
-            field = field.evolve(converter=_ONE_NULL[field.type])
+        if field.converter is None and field.type in _CONVERTER_BY_TYPE:  # pyright: ignore[reportUnknownMemberType]
+            field = field.evolve(converter=_CONVERTER_BY_TYPE[field.type])
         changed.append(field)
     return changed
 

@@ -224,7 +224,7 @@ class Simulation:
             self.next_call(now)
             return
         self.run_.failed += not isinstance(error, RateLimitError)
-        wait = retry.delay(
+        wait = retry.wait_before_retry(
             _REQUEST,
             error,
             {} if advice is None else {"Retry-After": str(advice)},

@@ -43,7 +43,7 @@ def _delay(
     budget: Budget | None = None,
     chance: float = 1.0,
 ) -> float | None:
-    return retry.delay(
+    return retry.wait_before_retry(
         request,
         error,
         headers or {},

@@ -212,7 +212,7 @@ class Exchange:
                         job_protocol.invalid_response(answer, "an answer that can be read", str(error))
                     )
         redactor = self._redactor
-        body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
+        body = redactor.error_body(body[:EXCERPT_BYTES]) if refused else redactor.success_body(body)
         if redactor.is_in(response.raw_headers):
             headers = CIMultiDict({name: redactor.text(text) for name, text in headers.items()})
         if response.status >= 300 and "Location" in headers:

@@ -34,11 +34,11 @@ class Redactor:
         self._texts = _spellings(every)
         self._all = _encoded(self._texts)
 
-    def good_body(self, body: bytes) -> bytes:
+    def success_body(self, body: bytes) -> bytes:
         """Return the body of a successful response without the key and other named secrets."""
         return _replaced(body, self._always)
 
-    def bad_body(self, body: bytes) -> bytes:
+    def error_body(self, body: bytes) -> bytes:
         """Return the body of a refusal without any secret."""
         return _replaced(body, self._all)
 

@@ -95,7 +95,7 @@ class Budget:
         return True
 
 
-def delay(
+def wait_before_retry(
     request: Request,
     error: APIError,
     headers: Mapping[str, str],

@@ -224,7 +224,7 @@ class Streaming:
                 # A storage quotes the signature that it refuses.
                 content = Redactor(
                     "", {str(number): value for number, value in enumerate(place.query.values())}
-                ).bad_body(content)
+                ).error_body(content)
             return exchange.answer(transfer, shown, response, content)
 
 

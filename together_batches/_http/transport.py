@@ -157,7 +157,7 @@ class Transport:
     ) -> None:
         """Wait until the request may be sent again; raise ``failure`` if it may not, or not before ``deadline``."""
         state = self.state
-        wait = retry.delay(
+        wait = retry.wait_before_retry(
             request,
             failure,
             headers,

@@ -37,10 +37,10 @@ def job(sent: object, where: str = "$") -> BatchJob:
     try:
         if isinstance(sent, (bytes, Raw)):
             found = _begun(_read_first(sent))
-            READ_LATER(found, _Rest(bytes(sent)))  # a copy, because a Raw keeps its whole list
+            READ_LATER(found, _Later(bytes(sent)))  # a copy, because a Raw keeps its whole list
         else:
             found = _begun(msgspec.convert(sent, _First))
-            READ_LATER(found, _Rest(sent))
+            READ_LATER(found, _Later(sent))
         return found
     except _UNUSUAL:
         return _structured(BatchJob, _decoded(sent), where)
@@ -115,7 +115,7 @@ def _decoded(sent: object) -> object:
 _SomeText = Annotated[str, Meta(min_length=1)]
 _SOME_TEXT: Any = _SomeText
 _PERCENTAGE: Any = Annotated[float, Meta(ge=0, le=100)]
-_USUAL: dict[object, object] = {
+_WIRE_TYPE_BY_TYPE: dict[object, object] = {
     str | None: _SOME_TEXT | None,
     int | None: int | None,
     float | None: _PERCENTAGE | None,
@@ -143,9 +143,12 @@ class _First(Struct, gc=False):
     error_file_id: str | None = None
 
 
-_REST = [name for name in _FIELDS if name not in _First.__struct_fields__]
+_LATER_FIELDS = [name for name in _FIELDS if name not in _First.__struct_fields__]
 _Usual: type[Any] = msgspec.defstruct(
-    "_Usual", [(name, _USUAL[_FIELDS[name].type], None) for name in _REST], bases=(_First,), gc=False
+    "_Usual",
+    [(name, _WIRE_TYPE_BY_TYPE[_FIELDS[name].type], None) for name in _LATER_FIELDS],
+    bases=(_First,),
+    gc=False,
 )
 _read_first = msgspec.json.Decoder(_First).decode
 _read_usual = msgspec.json.Decoder(_Usual).decode
@@ -154,8 +157,8 @@ _read_entries = msgspec.json.Decoder(list[Raw] | None).decode
 _set_id, _set_status, _set_created_at, _set_output_file_id, _set_error_file_id = map(
     _SLOTS.__getitem__, _First.__struct_fields__
 )
-_REST_TIMES = [(name, _SLOTS[name]) for name in _REST if _FIELDS[name].type == datetime | None]
-_REST_OTHERS = [(name, _SLOTS[name]) for name in _REST if _FIELDS[name].type != datetime | None]
+_LATER_TIMES = [(name, _SLOTS[name]) for name in _LATER_FIELDS if _FIELDS[name].type == datetime | None]
+_LATER_OTHERS = [(name, _SLOTS[name]) for name in _LATER_FIELDS if _FIELDS[name].type != datetime | None]
 
 
 def _begun(first: _First) -> BatchJob:
@@ -171,7 +174,7 @@ def _begun(first: _First) -> BatchJob:
     return job
 
 
-class _Rest(Struct, gc=False):
+class _Later(Struct, gc=False):
     """The other fields of a job.
 
     Reading these takes twice as long as the first fields, and few programs use them, so it waits until one is used.
@@ -182,9 +185,9 @@ class _Rest(Struct, gc=False):
     def __call__(self, job: BatchJob) -> None:
         try:
             usual = _read_usual(self.sent) if isinstance(self.sent, bytes) else msgspec.convert(self.sent, _Usual)
-            for name, set_field in _REST_OTHERS:
+            for name, set_field in _LATER_OTHERS:
                 set_field(job, getattr(usual, name))
-            for name, set_field in _REST_TIMES:
+            for name, set_field in _LATER_TIMES:
                 time = getattr(usual, name)
                 set_field(job, time and time_of(time))
             READ_LATER(job, _Extra(self.sent))
