@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 import together_batches
-from together_batches import APIResponseValidationError, models, rows, to_dict
+from together_batches import APIResponseValidationError, rows, to_dict
 from together_batches._protocol.carried_body import Body
 from together_batches._text import format_count
 from together_batches.rows import (
@@ -46,14 +46,8 @@ def test_a_row_is_a_value(row: attrs.AttrsInstance) -> None:
 
 @pytest.mark.parametrize("name", rows.__all__)
 def test_where_a_row_is_to_be_had(name: str) -> None:
-    """A row class is the same object in the package, in its module and in the models."""
-    assert getattr(together_batches, name) is getattr(models, name) is getattr(rows, name)
-
-
-def test_what_the_models_do_not_have() -> None:
-    """An unknown name in the models is an :class:`AttributeError`, as in any module."""
-    with pytest.raises(AttributeError, match=r"module 'together_batches\.models' has no attribute 'Batch'"):
-        models.Batch  # type: ignore[attr-defined]  # noqa: B018
+    """A row class is the same object in the package and in its module."""
+    assert getattr(together_batches, name) is getattr(rows, name)
 
 
 def test_tokens_add_up() -> None:

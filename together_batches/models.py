@@ -1,8 +1,7 @@
 """The values of the service: frozen, slotted, hashable, without JSON and without I/O.
 
 Fields that the service omits, and its various null values (null, an empty string, the zero time of its backend), are
-``None`` here, however a value was created. The rows of a job are defined in :mod:`together_batches.rows`, and can be
-imported from here too.
+``None`` here, however a value was created. The rows of a job are in :mod:`together_batches.rows`.
 """
 
 from __future__ import annotations
@@ -20,32 +19,9 @@ from together_batches import _fields, _validation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from together_batches.rows import (
-        BatchFailure,
-        BatchInvalid,
-        BatchMissing,
-        BatchRequest,
-        BatchResult,
-        BatchStray,
-        BatchSuccess,
-        Usage,
-    )
+    from together_batches.rows import Usage
 
-__all__ = [
-    "BatchFailure",
-    "BatchInvalid",
-    "BatchJob",
-    "BatchJobStatus",
-    "BatchMissing",
-    "BatchRequest",
-    "BatchResult",
-    "BatchStray",
-    "BatchSuccess",
-    "FileObject",
-    "Price",
-    "Response",
-    "Usage",
-]
+__all__ = ["BatchJob", "BatchJobStatus", "FileObject", "Price", "Response"]
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 _OTHER_SPELLINGS = {"CANCELED": "CANCELLED", "CANCELLING": "CANCELING"}
@@ -262,12 +238,3 @@ class FileObject(_fields.Plain):
     def __to_dict__(self) -> dict[str, Any]:
         names = [field.name for field in attrs.fields(FileObject) if field.name not in {"seen_at", "extra"}]
         return {**_fields.present(self, *names), **self.extra}
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    from together_batches import rows
-
-    return getattr(rows, name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from together_batches.models import Usage
+from together_batches.rows import Usage
 from together_batches.runs import AttemptView, RunView, SessionView, ShardView
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 
 from runs.views import JOB, any_run, at, attempt, moments, run, shard
-from together_batches.models import Usage
+from together_batches.rows import Usage
 from together_batches.runs import to_html, to_svg
 
 if TYPE_CHECKING:

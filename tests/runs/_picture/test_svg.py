@@ -13,7 +13,7 @@ from hypothesis import given
 
 from runs.views import JOB, any_run, at, attempt, moments, run, shard
 from together_batches import UsageError
-from together_batches.models import Usage
+from together_batches.rows import Usage
 from together_batches.runs import SessionView, to_html, to_svg
 from together_batches.runs._picture.svg import to_narrow_svg
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runs.views import any_run, at, attempt, moments, run, shard
-from together_batches.models import Usage
+from together_batches.rows import Usage
 from together_batches.runs import SessionView
 from together_batches.runs._picture.timeline import buckets, facts, standing, ticks, timeline
 
