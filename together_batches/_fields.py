@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast
 
 import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """A time before all others, of what has none."""
@@ -214,11 +216,44 @@ class Carried:
         """Return the value; raise :class:`APIResponseValidationError` if it cannot be decoded."""
 
     @abstractmethod
-    def outline(self) -> Mapping[str, object]:
-        """Return the members that contain texts and tokens; empty if they cannot be decoded."""
+    def outline(self) -> Outline:
+        """Return the text and the tokens of an answer, without decoding the rest; empty if it is unreadable."""
 
 
 def carried(row: Any) -> bytes | None:
     """Return the original text of a row's body if it was not decoded, otherwise None."""
     body: object = row._body
     return body.text if isinstance(body, Carried) else None
+
+
+class Outline(NamedTuple):
+    """What is read of most answers; None if it is absent, or of an unusual type. A table has all but the last."""
+
+    text: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+def outline_of(row: Any) -> Outline:
+    """Return the outline of a row's body."""
+    body: object = row._body
+    return body.outline() if isinstance(body, Carried) else outline_in(body)
+
+
+def outline_in(answer: object) -> Outline:
+    """Return the outline of a decoded answer, of which each member is taken by itself, if it has its usual type."""
+    choices = cast("list[object] | None", member(answer, "choices", list))
+    choice, usage = choices[0] if choices else None, member(answer, "usage", object)
+    text = member(member(choice, "message", object), "content", str)
+    if text is None:
+        text = member(answer, "text", str)
+    tokens = [member(usage, name, int) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    return Outline(text, member(choice, "finish_reason", str), *tokens)
+
+
+def member(value: object, name: str, kind: type[T]) -> T | None:
+    """Return a member of a decoded object, if it is one and the member is of this kind; otherwise None."""
+    found = cast("Mapping[str, object]", value).get(name) if isinstance(value, (dict, Mapping)) else None
+    return found if isinstance(found, kind) and not isinstance(found, bool) else None

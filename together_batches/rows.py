@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import attrs
 
-from together_batches._fields import Carried, Plain, present
+from together_batches._fields import Carried, Plain, outline_of, present
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
@@ -146,19 +146,6 @@ class Usage(Plain):
         )
 
 
-def _inside(value: object, *path: str | int) -> object:
-    """Return the value at this path of decoded JSON, or None if the path does not exist."""
-    for step in path:
-        if isinstance(value, Mapping):
-            value = cast("Mapping[object, object]", value).get(step)
-        elif isinstance(value, list) and isinstance(step, int):
-            items = cast("list[object]", value)
-            value = items[step] if step < len(items) else None
-        else:
-            return None
-    return value
-
-
 _NOT_PARSED: Any = None
 
 
@@ -193,32 +180,18 @@ class BatchSuccess(_WithBody, Generic[T_co]):
     @property
     def text(self) -> str | None:
         """The text of a chat or transcription response, or None."""
-        outline = self._outline
-        text = _inside(outline, "choices", 0, "message", "content")
-        text = _inside(outline, "text") if text is None else text
-        return text if isinstance(text, str) else None
+        return outline_of(self).text
 
     @property
     def finish_reason(self) -> str | None:
         """Why a chat response ended, such as ``"stop"``, or ``"length"`` if it was cut off; None if not given."""
-        reason = _inside(self._outline, "choices", 0, "finish_reason")
-        return reason if isinstance(reason, str) else None
+        return outline_of(self).finish_reason
 
     @property
     def usage(self) -> Usage | None:
         """The tokens used for this row, or None if the response does not contain them."""
-        found = _inside(self._outline, "usage")
-        if not isinstance(found, Mapping):
-            return None
-        counts = [
-            _inside(cast("object", found), name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        ]
-        return Usage(*(count if isinstance(count, int) else 0 for count in counts))
-
-    @property
-    def _outline(self) -> Mapping[str, object]:
-        body = self._body
-        return body.outline() if isinstance(body, Carried) else body
+        _, _, *tokens = outline_of(self)
+        return None if tokens == [None, None, None] else Usage(*(count or 0 for count in tokens))
 
 
 @attrs.frozen

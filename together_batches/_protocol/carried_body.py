@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import cast
 
 import msgspec
 from msgspec import Struct
 
-from together_batches._fields import Carried
+from together_batches._fields import Carried, Outline, outline_in
 from together_batches._protocol.json_codec import UNREADABLE, WireError, kind, read
 from together_batches.errors import APIResponseValidationError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Body(Carried):
@@ -32,16 +29,16 @@ class Body(Carried):
         message = f"{problem}; its text is in raw, and in the output of a run"
         raise APIResponseValidationError(message, expected="an answer that can be decoded", excerpt=self._excerpt())
 
-    def outline(self) -> Mapping[str, object]:
-        """Return the members that hold texts and tokens, without decoding the others; empty if unreadable."""
+    def outline(self) -> Outline:
+        """Return the text and the tokens of an answer, without decoding the rest; empty if it is unreadable."""
         try:
-            return cast("Mapping[str, object]", _read_outline(self.text))
+            return read_usual_answer(self.text).outline()
         except UNREADABLE:
             pass
         try:
-            return self.decode()
+            return outline_in(self.decode())
         except APIResponseValidationError:
-            return {}
+            return Outline()
 
     def _excerpt(self) -> str:
         return self.text[:_EXCERPT_BYTES].decode("utf-8", "replace")
@@ -50,36 +47,40 @@ class Body(Carried):
 _EXCERPT_BYTES = 200
 
 
-class _Message(TypedDict, total=False):
-    content: Any
+class _Message(Struct, frozen=True, gc=False):
+    content: str | None = None
 
 
-class _Choice(TypedDict, total=False):
-    message: _Message
-    finish_reason: Any
-
-
-class _Outline(TypedDict, total=False):
-    choices: list[_Choice]
-    text: Any
-    usage: Any
-
-
-_read_outline = msgspec.json.Decoder(_Outline).decode
-
-
-class _ChatMessage(Struct, gc=False):
-    content: str | None
-
-
-class _ChatChoice(Struct, gc=False):
-    message: _ChatMessage
+class _Choice(Struct, gc=False):
+    message: _Message = _Message()
     finish_reason: str | None = None
 
 
-class _ChatAnswer(Struct, gc=False):
-    choices: list[_ChatChoice]
+class _Tokens(Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
 
 
-read_chat_answer = msgspec.json.Decoder(_ChatAnswer).decode
-"""Decode the text of a usual chat response, and why it ended; raise an error for others."""
+_NO_TOKENS = _Tokens()
+
+
+class UsualAnswer(Struct, gc=False):
+    """What is read of an answer of chat, or of a transcription, whose members have their usual types."""
+
+    choices: list[_Choice] = []
+    text: str | None = None
+    usage: _Tokens | None = None
+
+    def outline(self) -> Outline:
+        """Return its values by the names of columns."""
+        text, finish_reason, tokens = self.text, None, self.usage or _NO_TOKENS
+        if self.choices:
+            choice = self.choices[0]
+            finish_reason = choice.finish_reason
+            if choice.message.content is not None:
+                text = choice.message.content
+        return Outline(text, finish_reason, tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens)
+
+
+read_usual_answer = msgspec.json.Decoder(UsualAnswer).decode

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import msgspec
 from msgspec import Struct
 
-from together_batches._fields import carried
+from together_batches._fields import Outline, member, outline_in, outline_of
 from together_batches._protocol import json_codec
-from together_batches._protocol.json_codec import UNREADABLE, WireError
+from together_batches._protocol.carried_body import UsualAnswer  # noqa: TC001  # msgspec reads annotations
+from together_batches._protocol.json_codec import WireError
 from together_batches._protocol.json_members import members
 from together_batches._protocol.result_lines import read_row
 from together_batches._protocol.to_dict import to_dict
-from together_batches.errors import APIResponseValidationError
 from together_batches.rows import BatchSuccess
 
 if TYPE_CHECKING:
     from together_batches.rows import BatchResult
 
 _Members = Mapping[str, object]
-_NOTHING: _Members = {}
 
 
 class ResultRow(NamedTuple):
@@ -40,30 +39,10 @@ class ResultRow(NamedTuple):
     parsed: object = None
 
 
-class _Message(Struct, gc=False):
-    content: str | None = None
-
-
-class _Choice(Struct, gc=False):
-    message: _Message | None = None
-    finish_reason: str | None = None
-
-
-class _Tokens(Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Answer(Struct, gc=False):
-    choices: list[_Choice] = []
-    text: str | None = None
-    usage: _Tokens | None = None
-
-
 class _Line(Struct, gc=False):
     custom_id: str | None
     result: str
-    body: _Answer | None = None
+    body: UsualAnswer | None = None
     code: str | None = None
     status_code: int | None = None
     message: str | None = None  # of a failure; a stray row has a reason, and an answer that does not fit an error
@@ -73,7 +52,6 @@ class _Line(Struct, gc=False):
 
 
 _read_lines = msgspec.json.Decoder(_Line).decode_lines
-_read_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def rows_of_lines(text: bytes, lines: list[bytes]) -> list[ResultRow] | None:
@@ -110,7 +88,7 @@ def row_of_line(line: bytes) -> ResultRow:
         raise WireError(problem)
     members = cast("_Members", value)
     if isinstance(members.get("result"), str):
-        return _row(_line_of(members))
+        return _unusual_row(members)
     if "response" in members or "error" in members:
         return row_of_result(read_row(line))
     problem = "a request in place of a result" if "body" in members else "an object that is not a result"
@@ -135,16 +113,21 @@ def _cut(line: bytes) -> object:
 def row_of_result(result: BatchResult[object]) -> ResultRow:
     """Return a result as a row."""
     if isinstance(result, BatchSuccess):
-        return ResultRow(result.custom_id, "success", *_content(_answer_in(result)), parsed=result.parsed)
-    return _row(_line_of(to_dict(result)))
+        return ResultRow(result.custom_id, "success", *outline_of(result)[:4], parsed=result.parsed)
+    return _unusual_row(to_dict(result))
 
 
 def _row(line: _Line) -> ResultRow:
-    custom_id, result, answer = line.custom_id, line.result, line.body
+    return _row_with(line, None if line.body is None else line.body.outline())
+
+
+def _row_with(line: _Line, answer: Outline | None) -> ResultRow:
+    custom_id, result = line.custom_id, line.result
     if answer is None and result in _ANSWERED:
-        answer = _answer_in(None if line.raw is None else read_row(line.raw.encode("utf-8", "surrogatepass")))
+        row = None if line.raw is None else read_row(line.raw.encode("utf-8", "surrogatepass"))
+        answer = outline_of(row) if isinstance(row, BatchSuccess) else Outline()
     if answer is not None:
-        return ResultRow(custom_id, result, *_content(answer), None, line.error)
+        return ResultRow(custom_id, result, *answer[:4], None, line.error)
     code = str(line.status_code) if line.code is None and line.status_code is not None else line.code
     return ResultRow(custom_id, result, error_code=code, error=line.message or line.reason or line.error)
 
@@ -152,70 +135,18 @@ def _row(line: _Line) -> ResultRow:
 _ANSWERED = frozenset({"success", "invalid"})
 
 
-def _content(answer: _Answer) -> tuple[str | None, str | None, int | None, int | None]:
-    """Return text, finish reason and tokens of an answer."""
-    text = finish_reason = prompt = completion = None
-    if answer.choices:
-        choice = answer.choices[0]
-        finish_reason = choice.finish_reason
-        if choice.message is not None:
-            text = choice.message.content
-    if answer.usage is not None:
-        prompt, completion = answer.usage.prompt_tokens, answer.usage.completion_tokens
-    return answer.text if text is None else text, finish_reason, prompt, completion
-
-
-def _answer_in(result: BatchResult[object] | None) -> _Answer:
-    """Return what is read of an answer; nothing if it cannot be read."""
-    if not isinstance(result, BatchSuccess):
-        return _Answer()
-    body = carried(result)
-    if body is not None:
-        try:
-            return _read_answer(body)
-        except UNREADABLE:
-            pass
-    try:
-        return _answer_of(result.body)
-    except APIResponseValidationError:
-        return _Answer()
-
-
-# What is decoded at once has the usual types; of other values each member is taken by itself, if it has its type.
-
-
-def _line_of(members: _Members) -> _Line:
-    body, status_code = members.get("body"), members.get("status_code")
-    return _Line(
-        _text(members, "custom_id"),
+def _unusual_row(members: _Members) -> ResultRow:
+    """Return the row in a decoded line, of which each member is taken by itself, if it has its usual type."""
+    line = _Line(
+        member(members, "custom_id", str),
         str(members["result"]),
-        _answer_of(cast("_Members", body)) if isinstance(body, Mapping) else None,
-        _text(members, "code"),
-        status_code if isinstance(status_code, int) else None,
-        _text(members, "message"),
-        _text(members, "reason"),
-        _text(members, "error"),
-        _text(members, "raw"),
+        None,
+        member(members, "code", str),
+        member(members, "status_code", int),
+        member(members, "message", str),
+        member(members, "reason", str),
+        member(members, "error", str),
+        member(members, "raw", str),
     )
-
-
-def _answer_of(body: _Members) -> _Answer:
-    choices, usage = body.get("choices"), _object(body.get("usage"))
-    choice = _object(cast("list[object]", choices)[0]) if isinstance(choices, list) and choices else _NOTHING
-    message = _Message(_text(_object(choice.get("message")), "content"))
-    tokens = _Tokens(_integer(usage, "prompt_tokens"), _integer(usage, "completion_tokens"))
-    return _Answer([_Choice(message, _text(choice, "finish_reason"))], _text(body, "text"), tokens)
-
-
-def _object(value: object) -> _Members:
-    return cast("_Members", value) if isinstance(value, Mapping) else _NOTHING
-
-
-def _text(members: _Members, name: str) -> str | None:
-    value = members.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _integer(members: _Members, name: str) -> int | None:
-    value = members.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    body = members.get("body")
+    return _row_with(line, outline_in(cast("object", body)) if isinstance(body, Mapping) else None)

@@ -6,7 +6,7 @@ import re
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from together_batches._protocol.carried_body import read_chat_answer
+from together_batches._protocol.carried_body import read_usual_answer
 from together_batches._protocol.json_codec import WireError, read
 from together_batches._schema.reasons import reason_of
 from together_batches.rows import BatchInvalid, BatchSuccess
@@ -38,7 +38,7 @@ def parser(adapter: SchemaAdapter[T]) -> Parse[T]:
 
     def parse(row: BatchSuccess[Any]) -> BatchSuccess[T] | BatchInvalid:
         try:
-            choice = read_chat_answer(_body_of(row).text).choices[0]
+            choice = read_usual_answer(_body_of(row).text).choices[0]
             text = choice.message.content
             if text is None or choice.finish_reason == "length":
                 return _parse_slowly(row, adapter)
