@@ -14,6 +14,7 @@ _TOKEN = re.compile(
     rb'|(?P<text>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")'
     rb"|(?P<plain>-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null))[ \t\r\n]*+"
 )
+_CLOSING = {b"}": b"{", b"]": b"["}
 _LEVELS = 2
 _ROUGH_TOKEN = re.compile(
     rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
@@ -31,48 +32,48 @@ def members(line: bytes) -> dict[tuple[str, ...], bytes]:
     found: dict[tuple[str, ...], bytes] = {}
     opened: list[bytes] = []
     names, begins = [""] * _LEVELS, [0] * _LEVELS
+
+    def is_member() -> bool:
+        return 0 < len(opened) <= _LEVELS and set(opened) == {b"{"}
+
+    def begin_value(at: int) -> None:
+        if is_member():
+            begins[len(opened) - 1] = at
+            path = tuple(names[: len(opened)])
+            for repeated in [other for other in found if other[: len(path)] == path]:
+                del found[repeated]
+
+    def end_value(at: int) -> None:
+        if is_member():
+            found[tuple(names[: len(opened)])] = line[begins[len(opened) - 1] : at]
+
     place, awaited = 0, "value"
-    while place < len(line):
-        token = _TOKEN.match(line, place)
-        if token is None:
-            break
-        kind, place = str(token.lastgroup), token.end()
-        level = len(opened)
-        mark = token["mark"] or b""
-        named = level <= _LEVELS and opened == [b"{"] * level
-        if kind == "text" and awaited in {"name", "name or end"}:
-            if named:
-                names[level - 1] = str(json.loads(token["text"]))
-            awaited = ":"
-            continue
-        if mark in {b",", b":"}:
-            if mark.decode() != (":" if awaited == ":" else "," if awaited == "end" and opened else ""):
-                break
-            awaited = "value" if mark == b":" or opened[-1] == b"[" else "name"
-            continue
-        if mark in {b"}", b"]"}:
-            if not opened or awaited not in {"end", "name or end" if mark == b"}" else "value or end"}:
-                break
-            if opened.pop() != (b"{" if mark == b"}" else b"["):
-                break
-            level -= 1
-            named = level <= _LEVELS and opened == [b"{"] * level
-        elif awaited not in {"value", "value or end"} or (level == 0 and mark != b"{"):
-            break
+    while token := _TOKEN.match(line, place):
+        kind, mark, place = str(token.lastgroup), token["mark"], token.end()
+        if kind == "text" and "name" in awaited:
+            if is_member():
+                names[len(opened) - 1] = str(json.loads(token["text"]))
+            awaited = "colon"
+        elif mark == b":" and awaited == "colon":
+            awaited = "value"
+        elif mark == b"," and awaited == "end" and opened:
+            awaited = "name" if opened[-1] == b"{" else "value"
+        elif mark in _CLOSING and "end" in awaited and opened[-1:] == [_CLOSING[mark]]:
+            opened.pop()
+            end_value(token.end(kind))
+            awaited = "end"
+        elif mark in {b"{", b"["} and "value" in awaited and (opened or mark == b"{"):
+            begin_value(token.start(kind))
+            opened.append(mark)
+            awaited = "name or end" if mark == b"{" else "value or end"
+        elif mark is None and "value" in awaited and opened:
+            begin_value(token.start(kind))
+            end_value(token.end(kind))
+            awaited = "end"
         else:
-            if named and level:
-                begins[level - 1] = token.start(kind)
-                for path in [path for path in found if path[:level] == tuple(names[:level])]:
-                    del found[path]
-            if mark:
-                opened.append(mark)
-                awaited = "name or end" if mark == b"{" else "value or end"
-                continue
-        awaited = "end"
-        if named and level:
-            found[tuple(names[:level])] = line[begins[level - 1] : token.end(kind)]
+            break
     else:
-        if awaited == "end" and not opened:
+        if place == len(line) and awaited == "end" and not opened:
             return found
     message = f"invalid JSON object: byte {place}"
     raise ValueError(message)
