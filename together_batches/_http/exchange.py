@@ -192,39 +192,34 @@ class Exchange:
         self, request: Request, url: str, response: aiohttp.ClientResponse, body: bytes
     ) -> Answer | RequestFailure[APIError]:
         """Return the response: decoded, of bounded size, without secrets. Data that is not kept cannot leak."""
-        headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
-        # aiohttp undoes one compression, that of the last header. It leaves lists and unknown labels as they are.
-        if body and "Content-Encoding" in headers:
-            names = content_coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
-            if response.content.total_compressed_bytes is not None:
-                names = names[:-1]
+        if body and "Content-Encoding" in response.headers:
             try:
-                body = (
-                    content_coding.decode(body, names, _most(request, response.status), whole=not refused)
-                    if names
-                    else body
-                )
+                body = _decoded(response, body, _most(request, response.status), whole=not refused)
             except content_coding.CodingError as error:
                 if not refused:
-                    answer = Answer(request, url, response.status, headers, b"")
+                    answer = Answer(request, url, response.status, response.headers, b"")
                     return RequestFailure(
                         job_protocol.invalid_response(answer, "an answer that can be read", str(error))
                     )
         redactor = self._redactor
         body = redactor.error_body(body[:EXCERPT_BYTES]) if refused else redactor.success_body(body)
-        if redactor.is_in(response.raw_headers):
-            headers = CIMultiDict({name: redactor.text(text) for name, text in headers.items()})
-        if response.status >= 300 and "Location" in headers:
-            headers = CIMultiDict(headers)
-            headers["Location"] = Secret(headers["Location"])
-        answer = Answer(request, url, response.status, headers, body, self.redact)
+        answer = Answer(request, url, response.status, self._safe_headers(response), body, self.redact)
         if not refused and len(body) > request.most_bytes:
             size = f"{request.most_bytes >> 20} MB"
             return RequestFailure(
                 job_protocol.invalid_response(answer, f"of {size} or less, the limit for this call", "it is longer")
             )
         return answer
+
+    def _safe_headers(self, response: aiohttp.ClientResponse) -> Mapping[str, str]:
+        headers: Mapping[str, str] = response.headers
+        if self._redactor.is_in(response.raw_headers):
+            headers = CIMultiDict({name: self.redact(text) for name, text in headers.items()})
+        if response.status >= 300 and "Location" in headers:
+            headers = CIMultiDict(headers)
+            headers["Location"] = Secret(headers["Location"])
+        return headers
 
     def failure(
         self, error: BaseException | None, request: Request, timer: AttemptTimer
@@ -272,6 +267,14 @@ class Exchange:
             status=status,
             is_transient=transient,
         )
+
+
+def _decoded(response: aiohttp.ClientResponse, body: bytes, most: int, *, whole: bool) -> bytes:
+    # aiohttp undoes one compression, that of the last header. It leaves lists and unknown labels as they are.
+    names = content_coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+    if response.content.total_compressed_bytes is not None:
+        names = names[:-1]
+    return content_coding.decode(body, names, most, whole=whole) if names else body
 
 
 def _most(request: Request, status: int) -> int:
