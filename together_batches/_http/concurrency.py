@@ -46,14 +46,11 @@ class AdaptiveConcurrency:
         """Number of changes of ``limit``; a call notes it when it begins."""
         self._max_limit = self._enough = max_limit
         self._least = min(_LEAST_LIMIT, max_limit)
-        # All answers: is the service slow?
-        self._usual = math.inf  # seconds, the lowest average
-        self._averaged, self._averaged_seconds = 0, 0.0
-        # The round, of as many answers as calls run at once, for calls that began at this limit: does it help?
+        self._speed = _Speed()
         self._before: tuple[int, float] | None = None  # the limit before the raise, and its average
         self._leap = _LONGEST_LEAP
         self._rounds_until_probe = self._rounds_left = _FIRST_ROUNDS_UNTIL_PROBE
-        self._begin_round(passed_over=self.limit // 2)
+        self._round = _Round(passed_over=self.limit // 2)
 
     def answered(self, seconds: float, *, generation: int, waited: float) -> None:
         """Record that a call took ``seconds`` until it was answered, or abandoned.
@@ -61,39 +58,20 @@ class AdaptiveConcurrency:
         ``generation`` is the value when the call began. ``waited`` is the number of seconds for which the call waited
         for a permit of the rate limiter, or of the caller's own rate.
         """
-        self._averaged += 1
-        self._averaged_seconds += seconds
-        if self._averaged >= _AVERAGED:
-            average = self._averaged_seconds / self._averaged
-            self._averaged, self._averaged_seconds = 0, 0.0
-            self._note_average(average)
-        if generation != self.generation:
-            return
-        self._answers += 1
-        if self._answers <= self._passed_over:
-            return
-        self._seconds += seconds
-        self._waited += waited
-        if self._answers >= self.limit and self._answers >= _AVERAGED:
-            average, held_back = self._seconds / (self._answers - self._passed_over), self._waited > self._seconds
-            self._begin_round()
-            if not held_back:  # by a rate, which then decides the throughput
-                self._end_round(average)
+        if self._speed.has_fallen_after(seconds):
+            self._slow_down()
+        if generation == self.generation and self._round.is_over_after(seconds, waited, self.limit):
+            ended, self._round = self._round, _Round()
+            if not ended.held_back:
+                self._end_round(ended.average)
 
-    def _note_average(self, average: float) -> None:
-        if average < self._usual:
-            self._usual = average
-        elif average > self._usual + min(max(3 * self._usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS):
-            if self._before is not None:
-                self._give_up(self._before[0])
-            elif self.limit > self._least:
-                self._change(max(self._least, int(_NARROWER * self.limit)))
-            else:
-                self._usual = average  # our number is not the cause: this is the response time now
-
-    def _begin_round(self, passed_over: int = 0) -> None:
-        self._answers, self._seconds, self._waited = 0, 0.0, 0.0
-        self._passed_over = passed_over
+    def _slow_down(self) -> None:
+        if self._before is not None:
+            self._give_up(self._before[0])
+        elif self.limit > self._least:
+            self._change(max(self._least, int(_NARROWER * self.limit)))
+        else:
+            self._speed.accept()  # our number is not the cause: this is the response time now
 
     def _end_round(self, average: float) -> None:
         if self._before is not None:
@@ -104,7 +82,7 @@ class AdaptiveConcurrency:
             self._before = None
             self._rounds_until_probe = _FIRST_ROUNDS_UNTIL_PROBE
         if self.limit < self._enough:
-            leap = max(2.0, min(self._usual / _LEAP_SECONDS, self._leap))
+            leap = max(2.0, min(self._speed.usual / _LEAP_SECONDS, self._leap))
             self._before = self.limit, average
             self._change(min(self._enough, int(leap * self.limit)))
         elif self._enough < self._max_limit:
@@ -125,4 +103,56 @@ class AdaptiveConcurrency:
         self.limit = limit
         self.generation += 1
         # The first of them were sent while fewer, or more, than the new limit were under way.
-        self._begin_round(passed_over=limit // 2)
+        self._round = _Round(passed_over=limit // 2)
+
+
+class _Speed:
+    """Is the service slow? Compares the averages of all answers, twenty at a time, with the lowest."""
+
+    def __init__(self) -> None:
+        self.usual = math.inf
+        """Seconds of the lowest average."""
+        self._last = math.inf
+        self._answers, self._seconds = 0, 0.0
+
+    def has_fallen_after(self, seconds: float) -> bool:
+        """Count an answer; return True if it completes an average that is significantly above the lowest one."""
+        self._answers += 1
+        self._seconds += seconds
+        if self._answers < _AVERAGED:
+            return False
+        self._last = self._seconds / self._answers
+        self._answers, self._seconds = 0, 0.0
+        self.usual = min(self.usual, self._last)
+        return self._last > self.usual + min(max(3 * self.usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
+
+    def accept(self) -> None:
+        """Compare with the last average from now on."""
+        self.usual = self._last
+
+
+class _Round:
+    """Does the limit help? Averages as many answers as calls run at once, to calls that began at this limit."""
+
+    def __init__(self, passed_over: int = 0) -> None:
+        self._passed_over = passed_over
+        self._answers, self._seconds, self._waited = 0, 0.0, 0.0
+
+    def is_over_after(self, seconds: float, waited: float, limit: int) -> bool:
+        """Count an answer, unless it is among the first; return True if the round is complete."""
+        self._answers += 1
+        if self._answers <= self._passed_over:
+            return False
+        self._seconds += seconds
+        self._waited += waited
+        return self._answers >= limit and self._answers >= _AVERAGED
+
+    @property
+    def average(self) -> float:
+        """Seconds of an answer."""
+        return self._seconds / (self._answers - self._passed_over)
+
+    @property
+    def held_back(self) -> bool:
+        """True if a rate decided the throughput: the calls waited longer for it than for their answers."""
+        return self._waited > self._seconds
