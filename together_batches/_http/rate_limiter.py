@@ -253,20 +253,22 @@ class Blocked(_State):
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
         """Resume at the previous rate, or at the one that the pauses indicate."""
-        passed = self._passed
-        passed.count += 1
+        self._passed.count += 1
         if sent_at <= self._refused_at:
             return self
+        rate, since = self._next_rate(now, sent_at)
+        return Tracking(self._passed, now, rate, after_a_call=True, is_measured=self._is_measured, since=since)
+
+    def _next_rate(self, now: float, sent_at: float) -> tuple[float, float | None]:
+        """Return the rate to resume at, and when the search for a better one began, if there is one."""
         if self._rate is not None:
-            return Tracking(passed, now, self._rate, after_a_call=True, is_measured=self._is_measured)
-        seconds = now - passed.empty_at
+            return self._rate, None
+        seconds = now - self._passed.empty_at
         if seconds > _LONG_BLOCK_SECONDS:
-            return Tracking(
-                passed, now, 1 / _FIRST_PAUSE_SECONDS, after_a_call=True, since=now - _FIRST_PAUSE_SECONDS
-            )
+            return 1 / _FIRST_PAUSE_SECONDS, now - _FIRST_PAUSE_SECONDS
         if self._most < math.inf and 4 * (now - sent_at) < seconds:  # otherwise latency blurs the bounds
-            return Tracking(passed, now, math.sqrt(self._most / seconds), after_a_call=True)
-        return Tracking(passed, now, 1 / seconds, after_a_call=True, since=passed.empty_at)
+            return math.sqrt(self._most / seconds), None
+        return 1 / seconds, self._passed.empty_at
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
         """Double the pause, unless the call was sent before the refusal that blocked us."""
