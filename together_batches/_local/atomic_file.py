@@ -158,25 +158,35 @@ def _part_of(place: Path, mark: str | None, *, private: bool) -> tuple[Path, IO[
         part = place.parent / f".{place.name}.{mark}.part"
         return part, created(part, "wb", buffering=0, private=private)
     stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
-    if sys.platform != "win32":
-        import fcntl
-
-        for number in range(_MOST_PARTS):
-            part = place.parent / f".together-batches-{stem}-{number}.part"
-            with ExitStack() as stack:
-                try:
-                    file = stack.enter_context(created(part, "ab", buffering=0, private=private))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # Between opening and locking, its former owner may have renamed it to the final name.
-                    if os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                        file.truncate(0)
-                        stack.pop_all()
-                        return part, file
-                except (BlockingIOError, FileNotFoundError):
-                    continue
-                except OSError:  # a file system without locks; an error that any name would cause is raised below
-                    with suppress(OSError):
-                        part.unlink(missing_ok=True)
-                    break
+    for number in range(0 if sys.platform == "win32" else _MOST_PARTS):
+        part = place.parent / f".together-batches-{stem}-{number}.part"
+        try:
+            file = _locked(part, private=private)
+        except OSError:  # a file system without locks; an error that any name would cause is raised below
+            break
+        if file is not None:
+            return part, file
     part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
     return part, created(part, buffering=0, private=private)
+
+
+def _locked(part: Path, *, private: bool) -> IO[bytes] | None:
+    """Open a part, empty, under its lock; None if it is in use. A part that cannot be locked is removed."""
+    import fcntl
+
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(created(part, "ab", buffering=0, private=private))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, its former owner may have renamed it to the final name.
+            if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                file.truncate(0)
+                stack.pop_all()
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+    return None
