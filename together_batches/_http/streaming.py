@@ -73,12 +73,14 @@ class Streaming:
         """
         reception = await self._open(request)
         version = _FileIdentity.of(reception)
-        decoder = _decoder(version, reception)
+        decoder: content_coding.Decoder | None = None
         if on_length is not None:
             on_length(None if version.compressions else version.size)
         at = broke_at = failures = 0
         while True:
             try:
+                # Some storages compress although it was not requested, perhaps in a way that cannot be decoded.
+                decoder = decoder or content_coding.Decoder(version.compressions)
                 skip = version.to_skip(reception, at)
                 async for chunk in reception:
                     rest = chunk[skip:]
@@ -99,12 +101,18 @@ class Streaming:
             failures = failures + 1 if at == broke_at else 1
             broke_at = at
             error.message += f", after {at} bytes" + ("" if version.size is None else f" of {version.size}")
-            if not version.is_known:
-                error.message += "; it has neither a length nor an ETag, so the rest was not requested"
-                raise error
-            deadline = self._transport.state.clock() + self._transport.config.retry.max_elapsed
-            await self._transport.pause(request, error, {}, attempt=failures, deadline=deadline)
+            await self._pause(request, error, version, attempt=failures)
             reception = await self._open(request, version.range_from(at))
+
+    async def _pause(
+        self, request: Transfer, error: APIConnectionError, version: _FileIdentity, *, attempt: int
+    ) -> None:
+        """Wait until the rest of a file may be requested; raise ``error`` if it may not."""
+        if not version.is_known:
+            error.message += "; it has neither a length nor an ETag, so the rest was not requested"
+            raise error
+        deadline = self._transport.state.clock() + self._transport.config.retry.max_elapsed
+        await self._transport.pause(request, error, {}, attempt=attempt, deadline=deadline)
 
     async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> StreamedResponse:
         ranged = attrs.evolve(request, headers={**request.headers, **(headers or {})})
@@ -375,12 +383,3 @@ _LENGTH = re.compile("[0-9]{1,18}").fullmatch
 
 def _other(answer: StreamedResponse, problem: str) -> APIError:
     return job_protocol.invalid_response(answer, "the rest of the file", problem)
-
-
-def _decoder(version: _FileIdentity, answer: StreamedResponse) -> content_coding.Decoder:
-    """Return the decoder of a compression that was not requested: some storages compress anyway."""
-    try:
-        return content_coding.Decoder(version.compressions)
-    except content_coding.CodingError as error:
-        answer.close()
-        raise job_protocol.invalid_response(answer, "a file that can be read", str(error)) from error
