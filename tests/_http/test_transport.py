@@ -166,6 +166,31 @@ async def test_one_attempt_means_one() -> None:
         assert error.message == "overloaded"
 
 
+@in_virtual_time
+async def test_a_call_may_be_sent_once_whatever_the_policy_says() -> None:
+    """A call with a limit of its own is not retried either."""
+    async with between(OVERLOADED) as (sender, server):
+        call = CallState()
+        call.max_attempts = 1
+        error = await failure(sender, READ, call)
+        assert len(server.requests) == 1
+        assert error.message == "overloaded"
+
+
+@pytest.mark.parametrize(("reply", "expected"), [(TOO_MANY, False), (OVERLOADED, True), (b"", True)])
+def test_what_an_earlier_attempt_may_have_done_is_known(reply: Reply, expected: bool) -> None:
+    """A call knows whether one of its failed attempts may have had its effect."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply, OK, retry=AT_ONCE) as (sender, _):
+            call = CallState()
+            await sender.send(CANCEL, call)
+            assert (call.attempts, call.may_have_been_taken) == (2, expected)
+
+    run()
+
+
 # --- the wait before a retry ----------------------------------------------------------------------------------
 
 
