@@ -689,7 +689,7 @@ class AsyncBatches:
                 the call.
 
         Raises:
-            ValidationError: the input has invalid lines; ``problems`` lists all of them.
+            ValidationError: the input has invalid lines; ``problems`` lists what is wrong with them, up to 1,000.
             RunInUseError: another process is working on this run.
             RunChangedError: the input, the endpoint, ``model_id``, ``dedupe`` or the schema differs from that of the
                 run; a schema may have other titles, descriptions and defaults.

@@ -50,7 +50,7 @@ def shards(
         schema: that of :func:`begin`, if it has one: it makes the rows of an upload longer.
 
     Raises:
-        ValidationError: the file has no rows, or invalid lines; ``problems`` lists all of them.
+        ValidationError: the file has no rows, or invalid lines; ``problems`` lists up to 1,000.
         UsageError: an invalid argument, or a file that cannot be read.
     """
     check_rows_per_job("max_rows_per_job", max_rows_per_job)
