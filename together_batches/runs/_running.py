@@ -202,24 +202,25 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
         def begun(path: Path, *, hashed: bool = True) -> AtomicFile:
             return stack.enter_context(output_file(path, store.run.id, hashed=hashed))
 
-        def keep(raise_if_cancelled: Callable[[], None]) -> None:
-            # Again, because files may have appeared meanwhile.
-            _refuse_others(places, call.options, store.run.claims.split(), raise_if_cancelled)
-            if failures.bytes:
-                failures.commit()
-            elif places.failures in ours:
-                places.failures.unlink(missing_ok=True)
-            output.commit()
-
         output, failures = await in_thread(lambda _: (begun(places.output, hashed=not known), begun(places.failures)))
         lines = WithTexts(output) if with_text else output
         await call.directory.join(shards, lines, failures, is_deduped=is_deduped)
         claims = dict.fromkeys([*store.run.claims.split(), known or output.sha256, failures.sha256])
         await store.save_run(claims=" ".join(claims))
-        await in_thread(keep)
+        # Again, because files may have appeared meanwhile.
+        await in_thread(partial(_refuse_others, places, call.options, list(claims)))
+        await in_thread(lambda _: _commit(output, failures, ours))
     await store.save_run(finished_at=call.time.now())
     await call.directory.clear(store.attempts)
     call.emit(RunEventKind.FINISHED, f"{places.output} is written")
+
+
+def _commit(output: AtomicFile, failures: AtomicFile, ours: Sequence[Path]) -> None:
+    if failures.bytes:
+        failures.commit()
+    elif failures.path in ours:
+        failures.path.unlink(missing_ok=True)
+    output.commit()
 
 
 def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_complete: bool) -> RunReport:
