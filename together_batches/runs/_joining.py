@@ -162,7 +162,7 @@ def _write_rows(
             if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
                 index.usage += result.usage or Usage()
             if isinstance(result, BatchSuccess) and parse is not None:
-                result = _read(result, parse, index)
+                result = _parsed(result, parse, index)
             outcome = rules.outcome_of(result)
             outcomes.append(outcome)
             if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
@@ -171,7 +171,7 @@ def _write_rows(
     return bytes(outcomes), refusal
 
 
-def _read(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
+def _parsed(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
     """Return an answer as read by a schema; if it does not fit, another answer of its row that does."""
     result = parse(answer)
     if isinstance(result, BatchInvalid):
