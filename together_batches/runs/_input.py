@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _HELD_BYTES = 1 << 20
 
 
-async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
+async def create_run(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
     """Scan the input, and create the ledger with its shards; return the path of the rows to send."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
@@ -47,7 +47,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         await _spool(cast("Iterable[RequestLike] | AsyncIterable[RequestLike]", source), spool)
     path = places.input or spool
 
-    def begin(raise_if_cancelled: Callable[[], None]) -> Path:
+    def create(raise_if_cancelled: Callable[[], None]) -> Path:
         found = _scanned(path, places.directory, options, raise_if_cancelled, keep_ids=not options.dedupe)
         sent, deduped, shards = path, "", found.shards
         if options.dedupe:
@@ -74,7 +74,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         _ledger.create(places.directory, run, shards)
         return sent
 
-    return await in_thread(begin, large=True)
+    return await in_thread(create, large=True)
 
 
 def _scanned(

@@ -47,38 +47,10 @@ _CANCEL_SECONDS = 30.0
 
 async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi) -> RunReport:
     """Begin or resume a run, and return when no row is left to send, or no more may be sent."""
-    directory = places.directory
     async with AsyncExitStack() as stack:
         stack.enter_context(own_thread())
-        await in_thread(lambda _: _enter(places))
-        lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
-        is_new = await in_thread(lambda _: _is_new(directory))
-        path: Path | None = None
-        price: Price | None = None
-        if places.input is not None:  # before there is a run, which a refusal would leave behind
-            price = await price_of_run(places.input, directory, options, api.prices)
-        if is_new:
-            await in_thread(partial(_refuse_others, places, options, ()))
-            path = await _input.begin(source, places, options, now=api.time.now())
-        ledger = await stack.enter_async_context(_ledger.opened(directory, lock, api.time.now))
-        store = RunStore(ledger, await ledger.load())
-        if path is None:
-            path = await _input.known_input(source, places, options, store.run)
-        _check_quota(store, options)
-        _check_sample(store, places, options)
-        if places.input is None:
-            price = await price_of_run(path, directory, options, api.prices)
-        ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
-        run_directory = RunDirectory(
-            directory, path, response_format=store.run.response_format, schema=options.schema
-        )
-        await in_thread(lambda _: run_directory.prepare())
-        wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
-        if any(getattr(store.run, name) != value for name, value in wanted.items()):
-            await store.save_run(**wanted)
-        call = RunContext(
-            options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new, price=price
-        )
+        call, ours = await _opened(stack, source, places, options, api)
+        store = call.store
         _report_beginning(call)
         engine = Engine(call)
         if engine.has_work and store.run.finished_at is not None:
@@ -98,6 +70,44 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
             await engine.restore()
             await _write_output(call, places, ours)
         return _report(call, places, stopped=engine.stopped, is_complete=is_complete)
+
+
+async def _opened(
+    stack: AsyncExitStack, source: Requests, places: RunPaths, options: Options, api: RunApi
+) -> tuple[RunContext, list[Path]]:
+    """Return the run, which is begun if it does not exist, and its existing output files.
+
+    The lock and the ledger are closed with the stack. Raises an error if the run cannot be resumed with these
+    arguments.
+    """
+    directory = places.directory
+    await in_thread(lambda _: _enter(places))
+    lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
+    is_new = await in_thread(lambda _: _is_new(directory))
+    path: Path | None = None
+    price: Price | None = None
+    if places.input is not None:  # before there is a run, which a refusal would leave behind
+        price = await price_of_run(places.input, directory, options, api.prices)
+    if is_new:
+        await in_thread(partial(_refuse_others, places, options, ()))
+        path = await _input.create_run(source, places, options, now=api.time.now())
+    ledger = await stack.enter_async_context(_ledger.opened(directory, lock, api.time.now))
+    store = RunStore(ledger, await ledger.load())
+    if path is None:
+        path = await _input.known_input(source, places, options, store.run)
+    _check_quota(store, options)
+    _check_sample(store, places, options)
+    if places.input is None:
+        price = await price_of_run(path, directory, options, api.prices)
+    ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
+    run_directory = RunDirectory(directory, path, response_format=store.run.response_format, schema=options.schema)
+    await in_thread(lambda _: run_directory.prepare())
+    wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
+    if any(getattr(store.run, name) != value for name, value in wanted.items()):
+        await store.save_run(**wanted)
+    return RunContext(
+        options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new, price=price
+    ), ours
 
 
 def _enter(places: RunPaths) -> None:
