@@ -105,8 +105,8 @@ class UploadSource:
         given = self._given
         given.file.seek(given.start)
         blocks = iter(lambda: b"" if self._left.is_set() else given.file.read(READ_BYTES), b"")
-        for line in changed_lines(blocks, change):
-            self._changed.write(line)
+        for lines in changed_lines(blocks, change):
+            self._changed.write(lines)
         self.is_changed = True
         return OpenedSource(self._changed.file, given.title, given.name)
 
