@@ -58,15 +58,7 @@ class UploadSource:
 
     async def spool(self, requests: AsyncIterable[jsonl.RequestLike]) -> None:
         """Write requests to an unnamed file, as they arrive."""
-        held = bytearray()
-        async for request in requests:
-            held += self.lines.line(request)
-            if self.lines.is_full:
-                break
-            if len(held) >= READ_BYTES:
-                await to_thread.run_sync(self._add, bytes(held))
-                held.clear()
-        await to_thread.run_sync(self._add, bytes(held))
+        await self.lines.write_blocks(requests, lambda block: to_thread.run_sync(self._add, block))
 
     def _add(self, lines: bytes) -> None:
         with self._at_work():

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Requests, RunPaths
 
-_HELD_BYTES = 1 << 20
-
 
 async def create_run(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
     """Scan the input, and create the ledger with its shards; return the path of the rows to send."""
@@ -123,19 +121,8 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
                 raise_if_cancelled()
                 file.write(line)
 
-        async def add(held: bytes) -> None:
-            await in_thread(lambda _: file.write(held))
-
         if isinstance(requests, AsyncIterable):
-            held = bytearray()
-            async for request in requests:
-                held += lines.line(request)
-                if lines.is_full:
-                    break
-                if len(held) >= _HELD_BYTES:
-                    await add(bytes(held))
-                    held.clear()
-            await add(bytes(held))
+            await lines.write_blocks(requests, lambda block: in_thread(lambda _: file.write(block)))
         else:
             await in_thread(partial(write, requests=requests))
         lines.raise_for_problems()
