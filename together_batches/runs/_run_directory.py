@@ -20,7 +20,7 @@ from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, i
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, final_lines
-from together_batches.runs._repeated_rows import write_all
+from together_batches.runs._repeated_rows import write_all_rows
 from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
@@ -228,7 +228,7 @@ class RunDirectory:
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
             if is_deduped:
-                write_all(self.directory, all_lines(), output, failures, raise_if_cancelled)
+                write_all_rows(self.directory, all_lines(), output, failures, raise_if_cancelled)
             else:
                 for lines, failed in all_lines():
                     raise_if_cancelled()
