@@ -688,7 +688,7 @@ class AsyncBatches:
                 the call.
 
         Raises:
-            ValidationError: the input has invalid lines; ``problems`` lists all of them.
+            ValidationError: the input has invalid lines; ``problems`` lists what is wrong with them, up to 1,000.
             RunInUseError: another process is working on this run.
             RunChangedError: the input, the endpoint, ``model_id``, ``dedupe`` or the schema differs from that of the
                 run; a schema may have other titles, descriptions and defaults.
@@ -761,10 +761,10 @@ class AsyncBatches:
         Raises:
             RunLedgerError: the directory holds no run, or its ledger cannot be read.
         """
-        from together_batches.runs import _running
+        from together_batches.runs._lost_jobs import warn_of_unconfirmed
 
         found = await self.unfinished_jobs(directory)
-        _running.warn_of_unconfirmed(directory, found.unconfirmed)
+        warn_of_unconfirmed(directory, found.unconfirmed)
         return await self.cancel_many(
             found.jobs, max_concurrency=max_concurrency, rate=rate, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
@@ -780,9 +780,9 @@ class AsyncBatches:
         Raises:
             RunLedgerError: the directory holds no run, or its ledger cannot be read.
         """
-        from together_batches.runs import _running
+        from together_batches.runs._lost_jobs import unfinished_jobs
 
-        return await _running.unfinished(directory, self._requests.list_jobs)
+        return await unfinished_jobs(directory, self._requests.listing)
 
     # --- the client itself ----------------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
     text = ran.err.splitlines()
     assert text[0].startswith("together-batches: error: ")
     assert [line.split(" (")[0] for line in text[1:-1]] == ["line 1", "line 4"]
-    assert text[0].endswith("fix them, or set them aside with --skip-invalid")
+    assert text[0].endswith("fix this, or set bad lines aside with --skip-invalid")
     assert text[-1] == "nothing was sent"
     assert len(swift.jobs) == 0
     ran = run("run", str(requests), "-o", "answers.jsonl", "--skip-invalid", *OFTEN)

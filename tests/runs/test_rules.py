@@ -124,6 +124,13 @@ def test_an_attempt_whose_rows_are_others_by_now() -> None:
     assert found.rows == 0
 
 
+@pytest.mark.parametrize("outcomes", [b"sssa", b"saaa", b"ssss"])
+def test_buckets_while_the_rows_of_an_attempt_are_others(outcomes: bytes) -> None:
+    """The buckets are by the outcomes, until an attempt that was planned before them is planned anew."""
+    found = rules.buckets(_shard(4), [_attempt(1, outcomes), _attempt(2, rows=2)], max_attempts=3)
+    assert found == Buckets(outcomes.count(b"s"), not_sent=outcomes.count(b"a"))
+
+
 def test_an_attempt_that_is_collected_anew() -> None:
     """An attempt that is collected anew comes before the one that was planned after it."""
     first = _attempt(1, rows=4, creating_at=NOON, job_id="job-1")

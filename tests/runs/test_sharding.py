@@ -119,10 +119,11 @@ def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> Non
 # --- bad lines ---
 
 
-def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
-    """Bad lines are refused: the message names some, ``problems`` all with their reasons."""
+def test_bad_lines_are_refused(path: Path) -> None:
+    """Bad lines are refused in the words of a validation, and with advice."""
     content = _lines(ROWS[0], b"no JSON", ROWS[1], ROWS[0], b'{"custom_id": "a"}', b"[]")
-    with pytest.raises(ValidationError, match=r"4 bad lines \(2, 4-6\); the first: line 2 .*skip_invalid") as raised:
+    message = "4 problems in lines 2, 4, 5, 6; the first: line 2 .*; fix this, or .* with skip_invalid"
+    with pytest.raises(ValidationError, match=message) as raised:
         _scan(path, content)
     shown = [problem.partition(" (")[0] for problem in raised.value.problems]
     assert shown == ["line 2", "line 4", "line 5", "line 6"]
@@ -130,13 +131,11 @@ def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
 
 
 def test_more_bad_lines_than_anyone_reads(path: Path) -> None:
-    """The reasons of bad lines are given up to a thousand, their numbers all."""
+    """All problems are counted, and the first thousand are listed."""
     content = _lines(*(b"{" if number % 2 else _row(str(number)) for number in range(3_000)))
-    with pytest.raises(ValidationError, match=r"1 500 bad lines \(2, 4, .*40, …\)") as raised:
+    with pytest.raises(ValidationError, match=r"1 500 problems in lines 2, 4, .*40, …; the first: line 2 ") as raised:
         _scan(path, content)
-    assert len(raised.value.problems) == 1_001
-    numbers = ", ".join(str(number) for number in range(2, 3_001, 2))
-    assert raised.value.problems[-1] == f"there are 1 500 problems, in lines {numbers}"
+    assert len(raised.value.problems) == 1_000
 
 
 def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(_sharding, "hash", lambda _: 7, raising=False)
     found = _scan(path, _lines(*ROWS))
     assert sum(shard.rows for shard in found.shards) == len(ROWS)
-    with pytest.raises(ValidationError, match=r"1 bad line \(8\).*custom_id is that of line 3 too"):
+    with pytest.raises(ValidationError, match=r"1 problem: line 8 .*custom_id is that of line 3 too"):
         _scan(path, _lines(*ROWS, ROWS[2]))
 
 

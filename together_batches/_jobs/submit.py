@@ -15,9 +15,8 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.upload_source import Source, UploadSource, open_upload
-from together_batches._protocol.request_codec import response_format_member, with_response_format
 from together_batches._protocol.upload_marks import mark_of
-from together_batches._schema.response_format import response_format_text
+from together_batches._schema.response_format import response_format_adder, response_format_text
 from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ async def submit(
     if schema is not None:
         check_endpoint(endpoint)
         check_endpoint_of_schema(endpoint)
-        change = partial(with_response_format, member=response_format_member(response_format_text(schema)))
+        change = response_format_adder(response_format_text(schema))
     async with open_upload(source, None, mark=mark_of(secrets.token_hex(16)), change=change) as content:
         checked = await _check(content, endpoint)
         _with(content.lines.problems, checked).raise_for_problems()

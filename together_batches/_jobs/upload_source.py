@@ -58,15 +58,7 @@ class UploadSource:
 
     async def spool(self, requests: AsyncIterable[jsonl.RequestLike]) -> None:
         """Write requests to an unnamed file, as they arrive."""
-        held = bytearray()
-        async for request in requests:
-            held += self.lines.line(request)
-            if self.lines.is_full:
-                break
-            if len(held) >= READ_BYTES:
-                await to_thread.run_sync(self._add, bytes(held))
-                held.clear()
-        await to_thread.run_sync(self._add, bytes(held))
+        await self.lines.write_blocks(requests, lambda block: to_thread.run_sync(self._add, block))
 
     def _add(self, lines: bytes) -> None:
         with self._at_work():
@@ -105,8 +97,8 @@ class UploadSource:
         given = self._given
         given.file.seek(given.start)
         blocks = iter(lambda: b"" if self._left.is_set() else given.file.read(READ_BYTES), b"")
-        for line in changed_lines(blocks, change):
-            self._changed.write(line)
+        for lines in changed_lines(blocks, change):
+            self._changed.write(lines)
         self.is_changed = True
         return OpenedSource(self._changed.file, given.title, given.name)
 

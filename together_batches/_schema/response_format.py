@@ -5,11 +5,12 @@ A model has to be prompted for JSON, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._protocol import json_codec
-from together_batches._protocol.request_codec import response_format_member
+from together_batches._protocol.request_codec import response_format_member, with_response_format
 from together_batches._schema.json_schemas import is_same
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def is_format_of(adapter: Adapter[Any] | None, text: str | None) -> bool:
         return adapter is None and text is None
     first: Any = json_codec.decode(text.encode())
     return is_same(first["json_schema"]["schema"], adapter.json_schema())
+
+
+def response_format_adder(text: bytes) -> Callable[[bytes], bytes]:
+    """Return the function that adds the parameter, whose JSON is ``text``, to the line of a request without one."""
+    return partial(with_response_format, member=response_format_member(text))
 
 
 def added_bytes(adapter: Adapter[Any] | None) -> int:

@@ -85,15 +85,16 @@ class Validation(Plain):
         """Whether there are no problems."""
         return not self.problem_count
 
-    def raise_for_problems(self) -> None:
-        """Raise :class:`ValidationError`, with all problems that were kept, if there are any."""
+    def raise_for_problems(self, *, advice: str = "") -> None:
+        """Raise :class:`ValidationError`, with all kept problems, if there are any; ``advice`` comes last."""
         if not self.problem_count:
             return
         first, *_ = self.problems
         lines = list(dict.fromkeys(str(problem.line) for problem in self.problems if problem.line is not None))
         more = ", …" if len(lines) > _LINES_IN_A_MESSAGE or self.problem_count > len(self.problems) else ""
         where = f" in lines {', '.join(lines[:_LINES_IN_A_MESSAGE])}{more}; the first" if len(lines) > 1 else ""
-        message = f"{self.source}: {count_of(self.problem_count, 'problem')}{where}: {first}"
+        end = f"; {advice}" if advice else ""
+        message = f"{self.source}: {count_of(self.problem_count, 'problem')}{where}: {first}{end}"
         raise ValidationError(message, problems=[str(problem) for problem in self.problems])
 
     def __str__(self) -> str:

@@ -29,13 +29,14 @@ from together_batches.jsonl._requests import (
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 
     from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._requests import RequestLike
     from together_batches.rows import BatchRequest
 
 _MOST_PROBLEMS = 1000
+_BLOCK_BYTES = 1 << 20
 
 
 def read(source: Source) -> Iterator[BatchRequest]:
@@ -75,16 +76,29 @@ class RequestLines:
     def of(self, requests: Iterable[RequestLike]) -> Iterator[bytes]:
         """Yield the lines of requests, until there are too many problems."""
         for request in requests:
-            yield self.line(request)
-            if self.is_full:
+            yield self._line(request)
+            if self._is_full:
                 break
 
+    async def write_blocks(
+        self, requests: AsyncIterable[RequestLike], write: Callable[[bytes], Awaitable[object]]
+    ) -> None:
+        """Write the lines of requests in blocks as the requests arrive, until there are too many problems."""
+        held = bytearray()
+        async for request in requests:
+            held += self._line(request)
+            if self._is_full:
+                break
+            if len(held) >= _BLOCK_BYTES:
+                await write(bytes(held))
+                held.clear()
+        await write(bytes(held))
+
     @property
-    def is_full(self) -> bool:
-        """Whether no more problems are collected."""
+    def _is_full(self) -> bool:
         return len(self.problems) >= _MOST_PROBLEMS
 
-    def line(self, request: RequestLike) -> bytes:
+    def _line(self, request: RequestLike) -> bytes:
         """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
         self.rows += 1
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches._validation import positive_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 MAX_LINE_BYTES = 10_000_000
 """Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
@@ -238,19 +238,22 @@ def split_lines(chunks: Iterable[bytes], max_line_bytes: int = MAX_LINE_BYTES) -
         yield from lines
 
 
-def changed_lines(chunks: Iterable[bytes], change: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    """Yield a byte stream in which each line, with its end, is changed.
+def changed_lines(chunks: Iterable[bytes], change: Callable[[bytes], bytes]) -> Generator[bytes]:
+    """Yield a byte stream in which each line, with its end, is changed; the lines that end in a chunk come together.
 
     A line that is too long to be a request is passed on as it is, because it need not fit into memory.
     """
     held, is_long = bytearray(), False
     for chunk in chunks:
         *ended, last = chunk.split(b"\n")
+        lines: list[bytes] = []
         for part in ended:
             held += part + b"\n"
-            yield bytes(held) if is_long else change(bytes(held))
+            lines.append(bytes(held) if is_long else change(bytes(held)))
             held.clear()
             is_long = False
+        if lines:
+            yield b"".join(lines)
         held += last
         if is_long or len(held) > MAX_LINE_BYTES + len(_BOM) + len(b"\r"):
             is_long = True

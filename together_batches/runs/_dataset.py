@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from together_batches import jsonl
-from together_batches._protocol.request_codec import response_format_member, with_response_format
 from together_batches._protocol.upload_marks import MARK_BYTES
 from together_batches._schema.adapters import adapter_of
-from together_batches._schema.response_format import added_bytes, response_format_text
+from together_batches._schema.response_format import added_bytes, response_format_adder, response_format_text
 from together_batches._validation import positive_int
 from together_batches.errors import UsageError
-from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._lines import changed_lines
 from together_batches.runs import rules
 from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._joining import final_lines
@@ -50,7 +49,7 @@ def shards(
         schema: that of :func:`begin`, if it has one: it makes the rows of an upload longer.
 
     Raises:
-        ValidationError: the file has no rows, or invalid lines; ``problems`` lists all of them.
+        ValidationError: the file has no rows, or invalid lines; ``problems`` lists up to 1,000.
         UsageError: an invalid argument, or a file that cannot be read.
     """
     check_rows_per_job("max_rows_per_job", max_rows_per_job)
@@ -140,15 +139,11 @@ class RowsWithFormat:
     def __init__(self, source: BinaryInput, schema: Adapter[Any]) -> None:
         self.name: str | None = str(source) if source.stem else None
         self._source = source
-        self._member = response_format_member(response_format_text(schema))
+        self._with_format = response_format_adder(response_format_text(schema))
 
     def __call__(self) -> RowsFile:
         """Open the rows."""
-        return RowsFile(str(self._source), self._blocks())
-
-    def _blocks(self) -> Generator[bytes]:
-        for lines in cut_lines(self._source.blocks(), jsonl.LineSplitter()):
-            yield b"".join([with_response_format(line, self._member) for line in lines.texts])
+        return RowsFile(str(self._source), changed_lines(self._source.blocks(), self._with_format))
 
 
 def write_results(

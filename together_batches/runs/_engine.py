@@ -239,7 +239,7 @@ class Engine:
             shard, earlier = self._store.shards[attempt.shard], self._store.earlier(attempt.key)
             rows = len(rules.rows_of(shard, earlier, retry_invalid=True))
             attempt = attrs.evolve(attempt, rows=rows, retries_invalid=attempt.retries_invalid or rows > attempt.rows)
-        await self._store.begin(attempt, planned_at=self._run.time.now())
+        await self._store.record(attempt, planned_at=self._run.time.now())
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Requests, RunPaths
 
-_HELD_BYTES = 1 << 20
 
-
-async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
+async def create_run(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
     """Scan the input, and create the ledger with its shards; return the path of the rows to send."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
@@ -47,7 +45,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         await _spool(cast("Iterable[RequestLike] | AsyncIterable[RequestLike]", source), spool)
     path = places.input or spool
 
-    def begin(raise_if_cancelled: Callable[[], None]) -> Path:
+    def create(raise_if_cancelled: Callable[[], None]) -> Path:
         found = _scanned(path, places.directory, options, raise_if_cancelled, keep_ids=not options.dedupe)
         sent, deduped, shards = path, "", found.shards
         if options.dedupe:
@@ -74,7 +72,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         _ledger.create(places.directory, run, shards)
         return sent
 
-    return await in_thread(begin, large=True)
+    return await in_thread(create, large=True)
 
 
 def _scanned(
@@ -123,19 +121,8 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
                 raise_if_cancelled()
                 file.write(line)
 
-        async def add(held: bytes) -> None:
-            await in_thread(lambda _: file.write(held))
-
         if isinstance(requests, AsyncIterable):
-            held = bytearray()
-            async for request in requests:
-                held += lines.line(request)
-                if lines.is_full:
-                    break
-                if len(held) >= _HELD_BYTES:
-                    await add(bytes(held))
-                    held.clear()
-            await add(bytes(held))
+            await lines.write_blocks(requests, lambda block: in_thread(lambda _: file.write(block)))
         else:
             await in_thread(partial(write, requests=requests))
         lines.raise_for_problems()

@@ -162,7 +162,7 @@ def _write_rows(
             if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
                 index.usage += result.usage or Usage()
             if isinstance(result, BatchSuccess) and parse is not None:
-                result = _read(result, parse, index)
+                result = _parsed(result, parse, index)
             outcome = rules.outcome_of(result)
             outcomes.append(outcome)
             if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
@@ -171,7 +171,7 @@ def _write_rows(
     return bytes(outcomes), refusal
 
 
-def _read(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
+def _parsed(answer: BatchSuccess, parse: Parse[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
     """Return an answer as read by a schema; if it does not fit, another answer of its row that does."""
     result = parse(answer)
     if isinstance(result, BatchInvalid):
@@ -212,51 +212,51 @@ def final_lines(
             for attempt, piece in pieces
             if attempt.rows
         ]
-        if tries and _all_succeeded(tries[0].outcomes):
+        if tries and tries[0].has_succeeded:
             yield from ((block, b"") for block in tries[0].blocks())
             return
-        left = shard.rows if tries else 0
-        while left:
-            outcomes, lines = tries[0].take(_BLOCK_BYTES)
-            left -= len(lines)
-            for outcome, line in zip(outcomes, lines, strict=True):
-                for again in tries[1:]:
-                    if outcome in _SETTLED:
-                        break
-                    if outcome in again.sent_again:
-                        (new,), (new_line,) = again.take(1)
-                        if rules.outweighs(new, outcome):
-                            outcome, line = new, new_line
-                yield line, b"" if outcome in rules.ANSWERED else line
+        for _ in range(shard.rows if tries else 0):
+            outcome, line = _next_row(tries)
+            yield line, b"" if outcome in rules.ANSWERED else line
         for each in tries:
             each.finish()
+
+
+def _next_row(tries: Sequence[_Try]) -> tuple[int, bytes]:
+    """Return the outcome of the next row of a shard, and its line."""
+    outcome, line = tries[0].next_row()
+    for again in tries[1:]:
+        if outcome in again.sent_again:
+            new, new_line = again.next_row()
+            if rules.outweighs(new, outcome):
+                outcome, line = new, new_line
+    return outcome, line
 
 
 def _all_succeeded(outcomes: bytes) -> bool:
     return outcomes.count(rules.SUCCEEDED) == len(outcomes)
 
 
-_SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
-
-
 class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
     def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
-        self.outcomes = rules.outcomes_of(attempt)
+        outcomes = rules.outcomes_of(attempt)
+        self.has_succeeded = _all_succeeded(outcomes)
         self.sent_again = rules.sent_again(retry_invalid=attempt.retries_invalid)
+        self._rows = len(outcomes)
+        self._outcomes = iter(outcomes)
         self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
         self._is_hashed = bool(attempt.piece_sha256)
         self._piece = piece
         self._directory = directory
-        self._taken = 0
 
     def blocks(self) -> Iterator[bytes]:
         """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them.
 
         They are counted only in a piece without a hash, because that takes as long, too.
         """
-        left, last = len(self.outcomes), b""
+        left, last = self._rows, b""
         while block := self._file.read(_BLOCK_BYTES):
             yield block
             last = block
@@ -265,14 +265,12 @@ class _Try:
         if not last.endswith(b"\n") or (left and not self._is_hashed):
             raise self._differs("has been cut short")
 
-    def take(self, size: int) -> tuple[bytes, list[bytes]]:
-        """Return those of the next rows, up to about ``size`` bytes of lines."""
-        lines = self._file.readlines(size)
-        outcomes = self.outcomes[self._taken : self._taken + len(lines)]
-        self._taken += len(lines)
-        if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
+    def next_row(self) -> tuple[int, bytes]:
+        """Return the outcome and the line of the next row."""
+        outcome, line = next(self._outcomes, None), self._file.readline()
+        if outcome is None or not line.endswith(b"\n"):
             raise self._differs("has been cut short")
-        return outcomes, lines
+        return outcome, line
 
     def finish(self) -> None:
         """Check that all rows were taken."""

@@ -102,7 +102,7 @@ def check(directory: Path, run: Run, raise_if_cancelled: Callable[[], None]) -> 
     return directory / SENT
 
 
-def write_all(
+def write_all_rows(
     directory: Path,
     lines: Iterable[tuple[bytes, bytes]],
     output: AtomicFile | WithTexts,

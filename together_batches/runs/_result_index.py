@@ -58,6 +58,18 @@ def _rank_of(kind: int) -> Rank:
     return _RANKS.get(cast("Kind", kind), Rank.ANSWER)
 
 
+def _text_of(row: result_codec.Row | None, content: bytes, *, whole: bool) -> tuple[int, int, int]:
+    """Return the kind of the text to keep of a row's line, and its offset and length within the line."""
+    if row is None:
+        return Kind.UNREADABLE if whole else Kind.TOO_LONG, 0, len(content)
+    if not result_lines.is_answer(row):
+        return Kind.FAILURE, 0, len(content)
+    start = -1 if row.body is None else content.find(row.body)
+    if row.body is None or start < 0:  # a carriage return in it was replaced
+        return Kind.UNUSUAL_ANSWER, 0, len(content)
+    return cast("int", row.status_code), start, len(row.body)
+
+
 class LineCounts(NamedTuple):
     """Number of lines in a file, of those about a row of the job, and of those with an error but no id."""
 
@@ -139,16 +151,26 @@ class ResultIndex:
         if answers is None:
             counts.update([self._note(line.content, begin + line.offset, line.length) for line in lines])
             return
-        # Every row of a run passes through here, so the first answer of a row, which always is its result, is indexed
-        # inline.
+        counts[_Subject.ROW] += len(answers)
+        for text, offset in self._index_usual(answers, lines.texts, begin + lines.offset):
+            counts[_Subject.ROW] -= 1
+            counts[self._note(text[:-1], offset, len(text) - 1)] += 1
+
+    def _index_usual(
+        self, answers: list[result_codec.Answer], texts: list[bytes], end: int
+    ) -> Iterator[tuple[bytes, int]]:
+        """Index usual answers, of lines from the offset ``end`` on; yield every other line and its offset.
+
+        Usual is the first answer of a row, which always is its result. Every row of a run passes through here, so it
+        is indexed inline. Entries are in the order of the lines, so a line is to be indexed when it is yielded.
+        """
         number_of, places, rows = self._numbers.get, self._places, self._rows
         kind_of, row_of = self._kinds.append, rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
         bodies: list[result_codec.BodyText] = []
         body_of = bodies.append
         after = 3  # bytes that follow a body in its line, as it was in the last line
-        end = begin + lines.offset
-        for answer, text in zip(answers, lines.texts, strict=True):
+        for answer, text in zip(answers, texts, strict=True):
             start, end = end, end + len(text)
             response, number = answer.response, number_of(answer.custom_id)
             if (
@@ -173,8 +195,7 @@ class ResultIndex:
                     offset_of(start + at)
                     length_of(size)
                     continue
-            counts[self._note(text[:-1], start, len(text) - 1)] += 1
-        counts[_Subject.ROW] += len(bodies)
+            yield text, start
         self.usage += Usage(*result_codec.usage(bodies))
 
     def _note(self, content: bytes, offset: int, length: int, *, ended: bool = True) -> _Subject:
@@ -189,17 +210,8 @@ class ResultIndex:
         custom_id = id_of_unreadable(content, whole=whole, ended=ended) if row is None else row.custom_id
         number = self._numbers.get(custom_id) if isinstance(custom_id, str) else None
         if number is None:
-            if row is not None and isinstance(custom_id, str) and custom_id:
-                return _Subject.SETTLED_ROW if custom_id in self._settled else _Subject.NOTHING_OF_THE_JOB
-            return _Subject.ERROR_WITHOUT_ID if row is not None and row.error else _Subject.NOTHING_OF_THE_JOB
-        kind: int = Kind.UNREADABLE if whole else Kind.TOO_LONG
-        start, length, body = 0, len(content), None
-        if row is not None:
-            kind = Kind.FAILURE
-            if result_lines.is_answer(row):
-                kind, body = Kind.UNUSUAL_ANSWER, row.body
-                if body is not None and (found := content.find(body)) >= 0:  # -1: a carriage return was replaced
-                    kind, start, length = cast("int", row.status_code), found, len(body)
+            return self._other_subject(row)
+        kind, start, length = _text_of(row, content, whole=whole)
         if stray_reason(_rank_of(kind), _rank_of(self._kinds[self._places[number]])) is None:
             self._places[number] = len(self._rows)
             self._kinds.append(kind)
@@ -207,10 +219,16 @@ class ResultIndex:
             self._offsets.append(offset + start)
             self._lengths.append(length)
             if kind >= OK:
-                self.usage += Usage(*result_codec.usage([cast("bytes", body)]))
+                self.usage += Usage(*result_codec.usage([content[start : start + length]]))
         elif self._others is not None and _rank_of(kind) is Rank.ANSWER:
             self._others.setdefault(number, []).append((kind, offset + start, length))
         return _Subject.ROW
+
+    def _other_subject(self, row: result_codec.Row | None) -> _Subject:
+        """Return the subject of a line that is about no row of the job."""
+        if row is not None and isinstance(row.custom_id, str) and row.custom_id:
+            return _Subject.SETTLED_ROW if row.custom_id in self._settled else _Subject.NOTHING_OF_THE_JOB
+        return _Subject.ERROR_WITHOUT_ID if row is not None and row.error else _Subject.NOTHING_OF_THE_JOB
 
     def other_answers(self, custom_id: str) -> Iterator[tuple[int, bytes]]:
         """Yield the answers of a row after the first, if there is a schema: the kind of each text, and the text."""

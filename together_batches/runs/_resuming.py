@@ -7,14 +7,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches.errors import (
-    APIError,
-    APIResponseValidationError,
-    AuthenticationError,
-    RunError,
-    UsageError,
-)
+from together_batches.errors import APIResponseValidationError, RunError, UsageError
 from together_batches.runs._context import name_of
+from together_batches.runs._lost_jobs import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,25 +68,14 @@ class Resuming:
 
     async def _listed(self) -> list[BatchJob]:
         looks = itertools.count(1)
-        try:
-            listing = await self._run.until_answered(
-                "first look at the list",
-                None,
-                self._run.api.list_jobs,
-                is_over=lambda error: (
-                    isinstance(error, APIResponseValidationError) or next(looks) > _MOST_LOOKS_AT_LIST
-                ),
-            )
-        except AuthenticationError:
-            raise
-        except APIError as error:
-            _log.warning(
-                "the list of jobs is refused or cannot be read; jobs that the ledger does not know are not seen: %s",
-                error,
-                extra={"directory": str(self._run.directory.directory)},
-            )
-            return []
-        return listing.jobs
+        list_jobs = partial(
+            self._run.until_answered,
+            "first look at the list",
+            None,
+            self._run.api.list_jobs,
+            is_over=lambda error: isinstance(error, APIResponseValidationError) or next(looks) > _MOST_LOOKS_AT_LIST,
+        )
+        return await listed(list_jobs, self._run.directory.directory)
 
     async def _check_account(self, attempts: list[Attempt]) -> None:
         """Check twice for a job or a file of the run, of which the list shows none.

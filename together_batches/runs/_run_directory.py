@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import partial
-from io import BytesIO
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches import jsonl
 from together_batches._protocol import request_codec
-from together_batches._protocol.request_codec import response_format_member
+from together_batches._schema.response_format import response_format_adder
+from together_batches.jsonl._lines import changed_lines
 from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, final_lines
-from together_batches.runs._repeated_rows import write_all
+from together_batches.runs._repeated_rows import write_all_rows
 from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
@@ -60,7 +60,7 @@ class RunDirectory:
         self.directory = directory
         self._source = source
         self._schema = schema
-        self._member = None if response_format is None else response_format_member(response_format.encode())
+        self._with_format = None if response_format is None else response_format_adder(response_format.encode())
         self._id_files = IdFiles(directory)
         # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
         self._written: dict[Path, tuple[os.stat_result, str]] = {}
@@ -97,12 +97,13 @@ class RunDirectory:
             fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
 
             def rows() -> Iterator[bytes]:
-                return self._as_sent(self._rows(shard, earlier, attempt, raise_if_cancelled))
+                each = self._rows(shard, earlier, attempt, raise_if_cancelled)
+                return each if self._with_format is None else changed_lines(each, self._with_format)
 
             # Never used by a later process, so it need not reach the disk.
             with scratch_file(path) as file:
                 digest = hashlib.sha256()
-                is_copy = not earlier and self._member is None
+                is_copy = not earlier and self._with_format is None
                 is_marked = is_copy and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
                 if not is_copy or digest.hexdigest() != shard.sha256:
                     file.start_over()
@@ -159,15 +160,6 @@ class RunDirectory:
         for rows in rows_left(self._source, shard, earlier, retry_invalid=retry, directory=self.directory):
             raise_if_cancelled()
             yield rows
-
-    def _as_sent(self, each: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield rows as they are sent."""
-        if self._member is None:
-            yield from each
-            return
-        for rows in each:
-            lines = BytesIO(rows).readlines()
-            yield b"".join([request_codec.with_response_format(line, self._member) for line in lines])
 
     def _ids(
         self,
@@ -236,7 +228,7 @@ class RunDirectory:
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
             if is_deduped:
-                write_all(self.directory, all_lines(), output, failures, raise_if_cancelled)
+                write_all_rows(self.directory, all_lines(), output, failures, raise_if_cancelled)
             else:
                 for lines, failed in all_lines():
                     raise_if_cancelled()

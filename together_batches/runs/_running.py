@@ -14,9 +14,7 @@ from anyio import CancelScope, move_on_after
 
 from together_batches._local.replace import check_replaceable, exists_already
 from together_batches._text import count_of, format_count
-from together_batches._validation import path_of
-from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
-from together_batches.models import BatchJob
+from together_batches.errors import BatchesError, RunLedgerError, UsageError
 from together_batches.runs import _input, _ledger, rules
 from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
@@ -24,23 +22,22 @@ from together_batches.runs._engine import Engine
 from together_batches.runs._files import WithTexts, explained, output_file
 from together_batches.runs._joining import known_sha256
 from together_batches.runs._lock import locked
-from together_batches.runs._lost_jobs import lost_job
+from together_batches.runs._lost_jobs import unfinished_in, warn_of_unconfirmed
 from together_batches.runs._price import price_of_run
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._store import RunStore, buckets_of
 from together_batches.runs._threads import in_thread, own_thread
-from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
+from together_batches.runs._values import RunEventKind, RunReport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches.models import Price
     from together_batches.runs._context import RunApi
     from together_batches.runs._options import Options, Requests, RunPaths
-    from together_batches.runs._records import LedgerSnapshot
 
 _log = logging.getLogger("together_batches")
 
@@ -50,38 +47,10 @@ _CANCEL_SECONDS = 30.0
 
 async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi) -> RunReport:
     """Begin or resume a run, and return when no row is left to send, or no more may be sent."""
-    directory = places.directory
     async with AsyncExitStack() as stack:
         stack.enter_context(own_thread())
-        await in_thread(lambda _: _enter(places))
-        lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
-        is_new = await in_thread(lambda _: _is_new(directory))
-        path: Path | None = None
-        price: Price | None = None
-        if places.input is not None:  # before there is a run, which a refusal would leave behind
-            price = await price_of_run(places.input, directory, options, api.prices)
-        if is_new:
-            await in_thread(partial(_refuse_others, places, options, ()))
-            path = await _input.begin(source, places, options, now=api.time.now())
-        ledger = await stack.enter_async_context(_ledger.opened(directory, lock, api.time.now))
-        store = RunStore(ledger, await ledger.load())
-        if path is None:
-            path = await _input.known_input(source, places, options, store.run)
-        _check_quota(store, options)
-        _check_sample(store, places, options)
-        if places.input is None:
-            price = await price_of_run(path, directory, options, api.prices)
-        ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
-        run_directory = RunDirectory(
-            directory, path, response_format=store.run.response_format, schema=options.schema
-        )
-        await in_thread(lambda _: run_directory.prepare())
-        wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
-        if any(getattr(store.run, name) != value for name, value in wanted.items()):
-            await store.save_run(**wanted)
-        call = RunContext(
-            options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new, price=price
-        )
+        call, ours = await _opened(stack, source, places, options, api)
+        store = call.store
         _report_beginning(call)
         engine = Engine(call)
         if engine.has_work and store.run.finished_at is not None:
@@ -101,6 +70,44 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
             await engine.restore()
             await _write_output(call, places, ours)
         return _report(call, places, stopped=engine.stopped, is_complete=is_complete)
+
+
+async def _opened(
+    stack: AsyncExitStack, source: Requests, places: RunPaths, options: Options, api: RunApi
+) -> tuple[RunContext, list[Path]]:
+    """Return the run, which is begun if it does not exist, and its existing output files.
+
+    The lock and the ledger are closed with the stack. Raises an error if the run cannot be resumed with these
+    arguments.
+    """
+    directory = places.directory
+    await in_thread(lambda _: _enter(places))
+    lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
+    is_new = await in_thread(lambda _: _is_new(directory))
+    path: Path | None = None
+    price: Price | None = None
+    if places.input is not None:  # before there is a run, which a refusal would leave behind
+        price = await price_of_run(places.input, directory, options, api.prices)
+    if is_new:
+        await in_thread(partial(_refuse_others, places, options, ()))
+        path = await _input.create_run(source, places, options, now=api.time.now())
+    ledger = await stack.enter_async_context(_ledger.opened(directory, lock, api.time.now))
+    store = RunStore(ledger, await ledger.load())
+    if path is None:
+        path = await _input.known_input(source, places, options, store.run)
+    _check_quota(store, options)
+    _check_sample(store, places, options)
+    if places.input is None:
+        price = await price_of_run(path, directory, options, api.prices)
+    ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
+    run_directory = RunDirectory(directory, path, response_format=store.run.response_format, schema=options.schema)
+    await in_thread(lambda _: run_directory.prepare())
+    wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
+    if any(getattr(store.run, name) != value for name, value in wanted.items()):
+        await store.save_run(**wanted)
+    return RunContext(
+        options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new, price=price
+    ), ours
 
 
 def _enter(places: RunPaths) -> None:
@@ -178,13 +185,9 @@ def _report_beginning(call: RunContext) -> None:
 
 async def _cancel(call: RunContext) -> None:
     """Cancel the unfinished jobs of an interrupted run."""
-
-    async def list_jobs() -> list[BatchJob]:
-        return (await call.api.list_jobs()).jobs
-
     directory = call.directory.directory
     try:
-        found = await _unfinished(await call.store.load(), list_jobs)
+        found = await unfinished_in(await call.store.load(), directory, call.api.list_jobs)
         warn_of_unconfirmed(directory, found.unconfirmed)
         if found.jobs:
             await call.api.cancel(found.jobs)
@@ -209,24 +212,25 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
         def begun(path: Path, *, hashed: bool = True) -> AtomicFile:
             return stack.enter_context(output_file(path, store.run.id, hashed=hashed))
 
-        def keep(raise_if_cancelled: Callable[[], None]) -> None:
-            # Again, because files may have appeared meanwhile.
-            _refuse_others(places, call.options, store.run.claims.split(), raise_if_cancelled)
-            if failures.bytes:
-                failures.commit()
-            elif places.failures in ours:
-                places.failures.unlink(missing_ok=True)
-            output.commit()
-
         output, failures = await in_thread(lambda _: (begun(places.output, hashed=not known), begun(places.failures)))
         lines = WithTexts(output) if with_text else output
         await call.directory.join(shards, lines, failures, is_deduped=is_deduped)
         claims = dict.fromkeys([*store.run.claims.split(), known or output.sha256, failures.sha256])
         await store.save_run(claims=" ".join(claims))
-        await in_thread(keep)
+        # Again, because files may have appeared meanwhile.
+        await in_thread(partial(_refuse_others, places, call.options, list(claims)))
+        await in_thread(lambda _: _commit(output, failures, ours))
     await store.save_run(finished_at=call.time.now())
     await call.directory.clear(store.attempts)
     call.emit(RunEventKind.FINISHED, f"{places.output} is written")
+
+
+def _commit(output: AtomicFile, failures: AtomicFile, ours: Sequence[Path]) -> None:
+    if failures.bytes:
+        failures.commit()
+    elif failures.path in ours:
+        failures.path.unlink(missing_ok=True)
+    output.commit()
 
 
 def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_complete: bool) -> RunReport:
@@ -266,58 +270,3 @@ def _different_not_sent(store: RunStore) -> int:
         for shard in store.shards.values()
     )
     return sum(found.not_sent + found.in_flight for found in each)
-
-
-async def unfinished(
-    directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-) -> UnfinishedJobs:
-    """Return the unfinished jobs of a run: those in its ledger, and listed jobs of its lost creates."""
-    path = path_of("directory", directory)
-    return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
-
-
-async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> UnfinishedJobs:
-    found = [
-        BatchJob(id=attempt.job_id, created_at=attempt.created_at)
-        for attempt in snapshot.attempts
-        # Includes a job that was seen ended: a service may show that for a moment only, and a second cancel is free.
-        if attempt.job_id and not attempt.collected_at
-    ]
-    unconfirmed: list[str] = []
-    lost = [
-        attempt
-        for attempt in snapshot.attempts
-        if attempt.rows and attempt.creating_at and not attempt.job_id and not attempt.collected_at
-    ]
-    if lost:
-        known = {attempt.job_id for attempt in snapshot.attempts}
-        try:
-            jobs = await list_jobs()
-        except AuthenticationError:
-            raise
-        except APIError as error:
-            _log.warning(
-                "the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s",
-                error,
-                extra={"input_file_ids": [attempt.file_id for attempt in lost]},
-            )
-            jobs = []
-        for attempt in lost:
-            created = lost_job(attempt, snapshot.run, jobs, known=known)
-            if created is None:
-                unconfirmed.append(attempt.file_id or "")
-            else:
-                found += [created.job, *(created.others if attempt.marked else ())]
-    return UnfinishedJobs(tuple(found), tuple(unconfirmed))
-
-
-def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence[str]) -> None:
-    """Warn about creates whose jobs are not listed: such jobs may exist, and are then not cancelled."""
-    if unconfirmed:
-        _log.warning(
-            "creates of the run in %s could not be confirmed, so their jobs may run and are not cancelled; look for "
-            "jobs of these input files, or cancel the run again later: %s",
-            directory,
-            ", ".join(unconfirmed),
-            extra={"directory": str(directory), "input_file_ids": list(unconfirmed)},
-        )

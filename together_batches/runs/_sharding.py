@@ -16,7 +16,6 @@ import attrs
 
 from together_batches import jsonl
 from together_batches._protocol import json_codec, request_codec
-from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, FirstLines, Rules
 from together_batches.jsonl._lines import Cutter, cut_lines, joined
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt
 
 _BUCKETS = 256
-_LINES_IN_A_MESSAGE = 20
 _BLOCK_BYTES = 1 << 18
 
 
@@ -153,7 +151,6 @@ class _Reading:
         self._shards = shards
         self._aside = aside
         self._bytes = self.bad = 0
-        self._bad_lines = _Ranges()
 
     def run(self, rules: Rules, raise_if_cancelled: Callable[[], None]) -> None:
         """Read the input."""
@@ -184,7 +181,6 @@ class _Reading:
     def _set_aside(self, line: Line) -> None:
         if line.content.strip(JSON_SPACE) or not line.whole:
             self.bad += 1
-            self._bad_lines.add(line.number)
             self._shards.skip(line)
             if self._aside is not None:
                 write_all(self._aside, self._text(line) + b"\n")
@@ -197,45 +193,13 @@ class _Reading:
     def finished(self) -> Scan:
         """Return the result; raise :class:`ValidationError` for an invalid input."""
         checked = self._check.finish(str(self._source))
-        problems = [str(problem) for problem in checked.problems]
         if self.bad and self._aside is None:
-            lines = self._bad_lines.texts()
-            few = ", ".join(lines[:_LINES_IN_A_MESSAGE]) + (", …" if len(lines) > _LINES_IN_A_MESSAGE else "")
-            if checked.problem_count > len(problems):
-                problems.append(
-                    f"there are {count_of(checked.problem_count, 'problem')}, in lines {', '.join(lines)}"
-                )
-            message = (
-                f"{self._source}: {count_of(self.bad, 'bad line')} ({few}); the first: "
-                f"{problems[0]}; fix them, or set them aside with skip_invalid"
-            )
-            raise ValidationError(message, problems=problems)
+            checked.raise_for_problems(advice="fix this, or set bad lines aside with skip_invalid")
         shards = self._shards.finished(self._bytes)
         if not shards:
             message = f"{self._source}: there are no rows to send"
-            raise ValidationError(message, problems=problems or [message])
+            raise ValidationError(message, problems=[*map(str, checked.problems)] or [message])
         return Scan(bytes=self._bytes, sha256=self.sha256, shards=shards, invalid=self.bad)
-
-
-class _Ranges:
-    """Ascending numbers as ranges: ``3``, ``7-12``."""
-
-    def __init__(self) -> None:
-        self._first = array("Q")
-        self._last = array("Q")
-
-    def add(self, number: int) -> None:
-        """Add the next number."""
-        if self._last and self._last[-1] == number - 1:
-            self._last[-1] = number
-        else:
-            self._first.append(number)
-            self._last.append(number)
-
-    def texts(self) -> list[str]:
-        """Return all ranges."""
-        pairs = zip(self._first, self._last, strict=True)
-        return [f"{first}" if first == last else f"{first}-{last}" for first, last in pairs]
 
 
 class _Shards:

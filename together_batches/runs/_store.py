@@ -98,7 +98,7 @@ class RunStore:
         self.run = attrs.evolve(self.run, **changes)
         await self._ledger.save_run(self.run)
 
-    async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
+    async def record(self, attempt: Attempt, *, planned_at: datetime) -> None:
         """Record an attempt if it is not recorded yet, or was planned again."""
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:

@@ -356,26 +356,18 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, ret
     _check(shard, attempts)
     attempts = [attempt for attempt in attempts if attempt.rows]
     collected = list(takewhile(attrgetter("collected_at"), attempts))
-    latest = _latest(shard, collected)
-    found = _counted(latest, shard.copies)
-    if not attempts:
-        return Buckets(not_sent=found.total())
-    if len(collected) < len(attempts):
-        attempt = attempts[len(collected)]  # its rows were to be sent again, and are counted by their current state
-        again = sent_again(retry_invalid=attempt.retries_invalid)
-        assert attempt.rows == _count(latest, again)  # noqa: S101  # an attempt contains all remaining rows
-        left = sum(found[outcome] for outcome in again)
-        invalid = 0 if attempt.retries_invalid else found[INVALID]
-        settled = Buckets(found[SUCCEEDED], found[FAILED], invalid_answers=invalid)
-        if not attempt.creating_at:
-            return attrs.evolve(settled, not_sent=left)
-        return attrs.evolve(settled, in_flight=left, answered=int(left * (attempt.progress or 0.0) / 100))
+    found = _counted(_latest(shard, collected), shard.copies)
+    attempt = attempts[len(collected)] if len(collected) < len(attempts) else None
+    if attempt is not None:
+        retry_invalid = attempt.retries_invalid
     left = sum(found[outcome] for outcome in sent_again(retry_invalid=retry_invalid))
-    if left and _tries(attempts) < max_attempts:
-        invalid = 0 if retry_invalid else found[INVALID]
-        return Buckets(found[SUCCEEDED], found[FAILED], not_sent=left, invalid_answers=invalid)
-    failed = sum(found[outcome] for outcome in {FAILED, *_TO_SEND_AGAIN} - {MISSING})
-    return Buckets(found[SUCCEEDED], failed, found[MISSING], invalid_answers=found[INVALID])
+    if attempt is None and (not left or _tries(attempts) >= max_attempts):
+        failed = sum(found[outcome] for outcome in {FAILED, *_TO_SEND_AGAIN} - {MISSING})
+        return Buckets(found[SUCCEEDED], failed, found[MISSING], invalid_answers=found[INVALID])
+    settled = Buckets(found[SUCCEEDED], found[FAILED], invalid_answers=0 if retry_invalid else found[INVALID])
+    if attempt is None or not attempt.creating_at:
+        return attrs.evolve(settled, not_sent=left)
+    return attrs.evolve(settled, in_flight=left, answered=int(left * (attempt.progress or 0.0) / 100))
 
 
 def _counted(latest: bytes, copies: bytes) -> Counter[int]:
