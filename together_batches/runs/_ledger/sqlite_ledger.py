@@ -25,6 +25,7 @@ from together_batches.runs._ledger.connection import (
 )
 from together_batches.runs._ledger.schema import ATTEMPT, RUN, SESSION, UPGRADES, VERSION, load_all
 from together_batches.runs._records import Session
+from together_batches.runs._threads import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -111,9 +112,7 @@ class SqliteLedger:
         try:
             await asyncio.shield(closed)
         except asyncio.CancelledError:
-            await asyncio.wait([closed])
-            if not closed.cancelled():
-                closed.exception()  # retrieved, so that it is not logged
+            await ended(closed)
             raise
         finally:
             self._thread.shutdown(wait=False)
