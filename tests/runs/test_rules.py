@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -122,6 +122,18 @@ def test_an_attempt_whose_rows_are_others_by_now() -> None:
     found = rules.next_attempt(_shard(4), [_attempt(1, b"ssss"), planned], max_attempts=3, now=NOON)
     assert found is not None
     assert found.rows == 0
+
+
+def test_an_attempt_whose_rows_are_as_many_others() -> None:
+    """An upload from before the last collection is not used, because its rows may be others, and as many."""
+    uploaded = _attempt(2, rows=1, file_id="file-1", uploaded_at=NOON)
+    for later in (0, 1):
+        first = _attempt(1, b"sssa", collected_at=NOON + timedelta(seconds=later))
+        found = rules.next_attempt(_shard(4), [first, uploaded], max_attempts=3, now=NOON)
+        assert found is not None
+        assert (found.rows, found.file_id, found.former_file_ids) == (
+            (1, None, "file-1") if later else (1, "file-1", "")
+        )
 
 
 def test_an_attempt_that_is_collected_anew() -> None:

@@ -165,7 +165,8 @@ def next_attempt(
     With ``retry_invalid``, it also has the rows whose answers are invalid, of all attempts.
 
     An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
-    may then have no rows. Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
+    may then have no rows. It loses an upload from before that, because its rows may be others, even if as many.
+    Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
     """
     _check(shard, attempts)
     if not attempts:
@@ -181,7 +182,11 @@ def next_attempt(
             return None
         number = attempts[-1].number + 1
         return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
-    if (left, retries) == (attempt.rows, attempt.retries_invalid):
+    was_uploaded_since = all(
+        each.collected_at is None or attempt.uploaded_at is None or each.collected_at <= attempt.uploaded_at
+        for each in attempts[: attempt.number - 1]
+    )
+    if was_uploaded_since and (left, retries) == (attempt.rows, attempt.retries_invalid):
         return attempt
     former = attempt.former_file_ids_with(attempt.file_id)
     return attrs.evolve(
