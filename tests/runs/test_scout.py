@@ -65,6 +65,17 @@ def test_the_next_shard_follows_a_first_one_that_failed() -> None:
     assert scout.is_out
 
 
+def test_those_that_exist_already_are_alone_together() -> None:
+    """In a run that goes on, no job is created before all those that exist have ended, or one of them has run."""
+    scout, reports = _scout()
+    scout.send(FIRST)
+    scout.send(SECOND)
+    scout.end(FIRST)
+    assert (scout.is_out, reports) == (True, [])
+    scout.end(SECOND)
+    assert (scout.is_out, reports) == (False, [False])
+
+
 async def test_it_is_alone_for_ten_minutes_at_most() -> None:
     """A job that stays in VALIDATING does not hold up the others for more than ten minutes."""
     scout, reports = _scout()

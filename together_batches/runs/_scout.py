@@ -14,27 +14,30 @@ if TYPE_CHECKING:
 
 
 class Scout:
-    """At most one attempt at a time, until one has succeeded. ``on_return`` is called when others may begin."""
+    """One attempt at a time, until one has succeeded. ``on_return`` is called when others may begin.
+
+    In a run that goes on, it may be several: those whose jobs may exist already.
+    """
 
     def __init__(self, *, is_needed: bool, on_return: Callable[[], None]) -> None:
         self._is_needed = is_needed
         self._on_return = on_return
-        self._key: Key | None = None
+        self._keys: set[Key] = set()
         self._limit: asyncio.Task[None] | None = None
 
     @property
     def is_out(self) -> bool:
         """Whether an attempt is alone, so that no other may begin."""
-        return self._key is not None
+        return bool(self._keys)
 
     def send(self, key: Key) -> None:
         """Make an attempt the scout, if one is needed."""
         if self._is_needed:
-            self._key = key
+            self._keys.add(key)
 
     def limit(self, key: Key, group: asyncio.TaskGroup, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Limit the time of the scout, from now on, if it is this attempt."""
-        if self._key == key:
+        if key in self._keys and self._limit is None:
             self._limit = group.create_task(self._succeed_later(sleep))
 
     async def _succeed_later(self, sleep: Callable[[float], Awaitable[None]]) -> None:
@@ -53,11 +56,13 @@ class Scout:
 
     def end(self, key: Key) -> None:
         """End an attempt, after which another can be the scout."""
-        if self._key == key:
+        if self._keys == {key}:
             self._return()
+        self._keys.discard(key)
 
     def _return(self) -> None:
         if self._limit is not None:
             self._limit.cancel()
-        self._key = self._limit = None
+        self._keys.clear()
+        self._limit = None
         self._on_return()
