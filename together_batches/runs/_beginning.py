@@ -43,8 +43,8 @@ class Beginning:
     async def upload(self) -> None:
         """Upload the rows. An upload costs nothing, and may be repeated.
 
-        The content of the file is unique. If the service already knows it, although that is not recorded, an earlier
-        process uploaded it, and perhaps created its job.
+        The content of a marked file is unique. If the service already knows it, although that is not recorded, an
+        earlier process uploaded it, and perhaps created its job. An unmarked one may have been uploaded by anyone.
         """
         context = self._context
         if context.attempt.file_id is not None:
@@ -54,8 +54,8 @@ class Beginning:
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = attempt.former_file_ids_with(uploaded.known_id)
-        was_uploaded_before = self._rows.may_be_uploaded and uploaded.known_id and not self._uploaded_here
-        if was_uploaded_before and not attempt.posts:
+        may_have_job = is_marked and self._rows.may_be_uploaded and not self._uploaded_here
+        if may_have_job and uploaded.known_id and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here = True
         await context.save(**changes)

@@ -139,10 +139,11 @@ class CallerAttempt(AttemptContext):
 
 
 class CallerRows:
-    """The rows of an attempt, to be uploaded. Only a marked file that is known already can be the attempt's own."""
+    """The rows of an attempt, to be uploaded, perhaps by a process that is not the first to do so."""
+
+    may_be_uploaded = True
 
     def __init__(self, context: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
-        self.may_be_uploaded = mark is not None
         self._context = context
         self._source = source
         self._mark = mark
@@ -158,7 +159,6 @@ class CallerRows:
                 self._source.stem or "requests", self._context.attempt, self._mark if content.is_marked else None
             )
             uploaded = await self._context.api.upload(content)
-            self.may_be_uploaded = content.is_marked
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: content.close())
