@@ -66,7 +66,7 @@ class Engine:
         self._unresolved: list[BatchesError] = []
         self._done = asyncio.Event()
         """Set when an attempt may begin that could not, or all have ended."""
-        self._scout = Scout(is_needed=not any(map(_has_run, attempts)), on_return=self._done.set)
+        self._scout = Scout(is_needed=not any(map(_shows_valid_input, attempts)), on_return=self._done.set)
         self._follower = JobFollower(run, on_status=self._scout.see_status)
 
     @property
@@ -142,8 +142,8 @@ class Engine:
                     continue
                 if answer == "later" or self._scout.is_out:
                     return
-                self._scout.send(attempt.key)
             waiting.popleft()
+            self._scout.send(attempt.key)
             self._load.in_flight[attempt.key] = attempt.rows
             self._load.sent_rows += sent
             self._begin(group, self._working, self._run_attempt(attempt, group))
@@ -324,5 +324,6 @@ def _seems_to_have_failed(attempt: Attempt) -> bool:
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and not has_files
 
 
-def _has_run(attempt: Attempt) -> bool:
-    return attempt.running_at is not None or not rules.ANSWERED.isdisjoint(rules.outcomes_of(attempt))
+def _shows_valid_input(attempt: Attempt) -> bool:
+    has_run = attempt.running_at is not None or rules.shows_valid_input(attempt.status)
+    return has_run or not rules.ANSWERED.isdisjoint(rules.outcomes_of(attempt))
