@@ -9,6 +9,7 @@ from together_batches.errors import RunError
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
 from together_batches.runs._evidence import Unavailable
+from together_batches.runs._records import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 async def restore(run: RunContext, collecting: Callable[[Key], Collecting]) -> None:
     """Make all pieces available; download those again that were removed after the output was written.
 
-    Every row that was recorded as answered must be answered; nothing else is required. Raises :class:`RunError` if a
-    piece is not as this run wrote it.
+    Every row that was recorded as answered must be answered; nothing else is required. A row that was not, and is
+    answered by now, is recorded as the piece has it. Raises :class:`RunError` if a piece is not as this run wrote it.
     """
     for attempt in run.store.attempts:
         if not attempt.rows:
@@ -42,7 +43,10 @@ async def _collect_again(run: RunContext, attempt: Attempt, collecting: Collecti
         arranged = await collecting.read(leniently=rules.ANSWERED.isdisjoint(noted))
         problem = arranged.why if isinstance(arranged, Unavailable) else "rows that were answered are missing"
         if not isinstance(arranged, Unavailable) and _covers(arranged.outcomes, noted):
-            await run.store.save(attempt.key, piece_sha256=await run.directory.piece_sha256(attempt))
+            is_last = attempt.key == run.store.at_shard(run.store.shards[attempt.shard])[-1].key
+            outcomes = _restored(arranged.outcomes, noted, is_last=is_last)
+            piece_sha256 = await run.directory.piece_sha256(attempt)
+            await run.store.save(attempt.key, piece_sha256=piece_sha256, outcomes=packed(outcomes))
             return
         await run.directory.drop(run.directory.piece_of(attempt))
         pause = absence.pause()
@@ -59,6 +63,18 @@ def _covers(outcomes: bytes, noted: bytes) -> bool:
     """Return whether every row that was recorded as answered is answered."""
     return len(outcomes) == len(noted) and all(
         now in rules.ANSWERED for now, before in zip(outcomes, noted, strict=True) if before in rules.ANSWERED
+    )
+
+
+def _restored(outcomes: bytes, noted: bytes, *, is_last: bool) -> bytes:
+    """Return the outcomes to record: those that were recorded, but for rows that are answered by now.
+
+    Rows that a later attempt contains keep their outcomes, because it contains them by these.
+    """
+    may_change = frozenset(noted) if is_last else {rules.FAILED}
+    return bytes(
+        now if now in rules.ANSWERED and before in may_change - rules.ANSWERED else before
+        for now, before in zip(outcomes, noted, strict=True)
     )
 
 
