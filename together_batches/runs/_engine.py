@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from together_batches._jobs.create import Created
-    from together_batches.rows import Usage
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key, Shard
@@ -50,11 +49,7 @@ class Engine:
         self._transfers = Transfers()
         self._resuming = Resuming(run, self._collecting)
         attempts = run.store.attempts
-        self._load = Load(
-            sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at),
-            tokens=sum(attempt.total_tokens for attempt in attempts),
-            cost=self._cost_of(rules.usage(attempts)),
-        )
+        self._load = Load(sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at))
         self._todo: deque[Attempt] = deque()
         """Attempts planned from the beginning, which precede rows that are sent again."""
         self._again: deque[Attempt] = deque()
@@ -117,9 +112,6 @@ class Engine:
         """Return whether this call works on an attempt: with a sample, on the first shard, and on jobs that exist."""
         return self._run.options.sample is None or attempt.shard == 1 or attempt.creating_at is not None
 
-    def _cost_of(self, usage: Usage) -> float:
-        return 0.0 if self._run.price is None else self._run.price.of(usage)
-
     async def restore(self) -> None:
         """Make all pieces available, from which the output is written."""
         await restore(self._run, self._collecting)
@@ -134,7 +126,7 @@ class Engine:
             attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
             if sent:
-                answer = "now" if self.stopped else admission(self._run.options, self._load, attempt.rows)
+                answer = "now" if self.stopped else self._admission(attempt.rows)
                 if isinstance(answer, Stop):
                     self._stop(answer.reason)
                 if self.stopped:
@@ -147,6 +139,11 @@ class Engine:
             self._load.in_flight[attempt.key] = attempt.rows
             self._load.sent_rows += sent
             self._begin(group, self._working, self._run_attempt(attempt, group))
+
+    def _admission(self, rows: int) -> Literal["now", "later"] | Stop:
+        usage, price = self._store.usage, self._run.price
+        self._load.tokens, self._load.cost = usage.total_tokens, 0.0 if price is None else price.of(usage)
+        return admission(self._run.options, self._load, rows)
 
     def _begin(
         self, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]
@@ -264,8 +261,6 @@ class Engine:
             self._load.in_doubt.discard(key)
             self._done.set()
             return None
-        self._load.tokens += arranged.usage.total_tokens
-        self._load.cost += self._cost_of(arranged.usage)
         return self._stop_if_failing(key, arranged)
 
     async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
