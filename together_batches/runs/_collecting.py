@@ -15,8 +15,8 @@ from together_batches.errors import NotFoundError, ResultsUnavailableError, Usag
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
-from together_batches.runs._evidence import Changed, Evidence, Unavailable
-from together_batches.runs._joining import Arranged, ForeignFileError
+from together_batches.runs._evidence import Evidence, UnavailableError
+from together_batches.runs._joining import ForeignFileError
 from together_batches.runs._records import packed
 from together_batches.runs._values import RunEventKind
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
     from together_batches.runs._attempt import AttemptResults
     from together_batches.runs._attempt_job import AttemptJob
+    from together_batches.runs._joining import Arranged
 
 
 class Collecting:
@@ -48,31 +49,32 @@ class Collecting:
         absence = Absence(context.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
         most_bytes = 0
         while True:
-            found: Arranged | Unavailable | Changed | None = await self.read()
-            if isinstance(found, Arranged):
-                if found.bytes > most_bytes:
-                    most_bytes = found.bytes
+            try:
+                arranged = await self.read()
+                if arranged.bytes > most_bytes:
+                    most_bytes = arranged.bytes
                     absence.over()  # results that grow are not absent
-                if not found.is_whole:
+                job: BatchJob | None = None
+                if not arranged.is_whole:
                     on_wait()
-                    found = await self._evidence.doubt(found) or found
-            if isinstance(found, Arranged):
-                await self._note(found)
-                return found
-            if isinstance(found, Unavailable):
+                    job = await self._evidence.check_omitted(arranged)
+                if job is None:
+                    await self._note(arranged)
+                    return arranged
+            except UnavailableError as error:
                 pause = absence.pause()
                 if pause is None:
                     attempt = context.attempt
                     raise ResultsUnavailableError(
-                        f"the results of job {attempt.job_id} are unavailable: {found.why}",
+                        f"the results of job {attempt.job_id} are unavailable: {error}",
                         job_id=attempt.job_id,
                         file_ids=filter(None, (attempt.output_file_id, attempt.error_file_id)),
-                    )
+                    ) from None
                 on_wait()
-                await context.wait("collecting the results", found.why, pause)
-                found = self._evidence.if_changed(await self._evidence.job())
-            if found is not None:
-                if not await self.attempt_job.note_state(found.job):
+                await context.wait("collecting the results", str(error), pause)
+                job = await self._evidence.job()
+            if job is not None and self._evidence.differs(job):
+                if not await self.attempt_job.note_state(job):
                     return None
                 absence.over()
 
@@ -100,7 +102,6 @@ class Collecting:
 
     async def _collect_leniently(self) -> Arranged:
         arranged = await self.read(leniently=True)
-        assert isinstance(arranged, Arranged)  # noqa: S101  # without files there is always an arrangement
         # Without sizes: those in the metadata may be the reason to give up, and would undo that at the last check.
         await self._note(arranged, with_sizes=False)
         attempt = self._context.attempt
@@ -113,12 +114,13 @@ class Collecting:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def read(self, *, leniently: bool = False) -> Arranged | Unavailable:
-        """Download and arrange the results. If ``leniently``, omit what is unavailable."""
+    async def read(self, *, leniently: bool = False) -> Arranged:
+        """Download and arrange the results. If ``leniently``, omit what is unavailable, and raise nothing for it."""
         attempt, results = self._context.attempt, self._results
         file_ids = [attempt.output_file_id, attempt.error_file_id]
         if attempt.status == BatchJobStatus.COMPLETED and not any(file_ids) and not leniently:
-            return Unavailable(f"job {attempt.job_id} is COMPLETED and names no file of results")
+            message = f"job {attempt.job_id} is COMPLETED and names no file of results"
+            raise UnavailableError(message)
         if file_ids[0] == file_ids[1]:
             file_ids[1] = None
         paths: list[Path | None] = [None, None]
@@ -132,7 +134,8 @@ class Collecting:
                     await self._context.until_answered("download", download)
                 except NotFoundError:
                     if not leniently:
-                        return Unavailable(f"{file_id}, which holds results of job {attempt.job_id}, is absent")
+                        message = f"{file_id}, which holds results of job {attempt.job_id}, is absent"
+                        raise UnavailableError(message) from None
                 else:
                     paths[number] = path
                     stack.push_async_callback(results.drop, path)
@@ -142,9 +145,8 @@ class Collecting:
                 except ForeignFileError as error:
                     number = paths.index(error.path)
                     if not leniently:
-                        return Unavailable(
-                            f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
-                        )
+                        message = f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
+                        raise UnavailableError(message) from None
                     paths[number] = None
 
     # --- records -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from together_batches._jobs.patience import Absence
 from together_batches.errors import RunError
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
-from together_batches.runs._evidence import Unavailable
+from together_batches.runs._evidence import UnavailableError
 from together_batches.runs._records import packed
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ async def _collect_again(run: RunContext, attempt: Attempt, collecting: Collecti
     noted = rules.outcomes_of(attempt)
     absence = Absence(run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
     while True:
-        arranged = await collecting.read(leniently=rules.ANSWERED.isdisjoint(noted))
-        problem = arranged.why if isinstance(arranged, Unavailable) else "rows that were answered are missing"
-        if not isinstance(arranged, Unavailable) and _covers(arranged.outcomes, noted):
+        problem = "rows that were answered are missing"
+        outcomes = b""
+        try:
+            outcomes = (await collecting.read(leniently=rules.ANSWERED.isdisjoint(noted))).outcomes
+        except UnavailableError as error:
+            problem = str(error)
+        if _covers(outcomes, noted):
             is_last = attempt.key == run.store.at_shard(run.store.shards[attempt.shard])[-1].key
-            outcomes = _restored(arranged.outcomes, noted, is_last=is_last)
+            outcomes = _restored(outcomes, noted, is_last=is_last)
             piece_sha256 = await run.directory.piece_sha256(attempt)
             await run.store.save(attempt.key, piece_sha256=piece_sha256, outcomes=packed(outcomes))
             return
