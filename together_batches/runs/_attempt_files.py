@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from together_batches._jobs.marked_file import has_room
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.models import BatchJobStatus
@@ -68,4 +70,4 @@ def write_piece(
             schema=schema,
         )
         piece.commit()
-    return arranged
+    return attrs.evolve(arranged, piece_sha256=piece.sha256)

@@ -18,13 +18,11 @@ from together_batches.errors import BatchesError, CreateUnconfirmedError, Result
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._admission import AFTER_THE_SAMPLE, MOST_FAILURES_IN_A_ROW, Load, Stop, admission
-from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
-from together_batches.runs._collecting import Collecting
+from together_batches.runs._collecting import Collecting, restore
 from together_batches.runs._evidence import Evidence
 from together_batches.runs._follower import JobFollower
 from together_batches.runs._lost_jobs import unresolved
-from together_batches.runs._restoring import restore
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._run_attempt import RunAttempt, Transfers
 from together_batches.runs._scout import Scout
@@ -47,7 +45,7 @@ class Engine:
         self._run = run
         self._store = run.store
         self._transfers = Transfers()
-        self._resuming = Resuming(run, self._collecting)
+        self._resuming = Resuming(run, self._work_on)
         attempts = run.store.attempts
         self._load = Load(sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at))
         self._todo: deque[Attempt] = deque()
@@ -114,7 +112,7 @@ class Engine:
 
     async def restore(self) -> None:
         """Make all pieces available, from which the output is written."""
-        await restore(self._run, self._collecting)
+        await restore(self._run, self._work_on)
 
     def _next(self, shard: Shard) -> Attempt | None:
         return self._store.next_attempt(shard, self._run.time.now())
@@ -192,19 +190,18 @@ class Engine:
         key = attempt.key
         if not await self._has_rows(attempt):
             return None
-        is_new = self._store.at(key).job_id is None
-        work = RunAttempt(self._run, self._transfers, key)
-        attempt_job = AttemptJob(work)
-        beginning, collecting = Beginning(attempt_job, work), Collecting(attempt_job, work)
+        work = self._work_on(key)
+        is_new = work.attempt.job_id is None
+        beginning = Beginning(work, work.upload, may_be_uploaded=self._run.is_resumed)
         await beginning.upload()
         await beginning.create()
         self._scout.limit(key, group, self._run.time.sleep)
         while True:
-            job = await attempt_job.end(partial(self._follower.ended, key))
+            job = await work.end(partial(self._follower.ended, key))
             if job is not None and (is_new or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
-                job = await self._confirm_cancelled(attempt_job, job)
+                job = await self._confirm_cancelled(work, job)
                 if not job.is_terminal:
                     self._ended_at.pop(key, None)
                     continue
@@ -213,7 +210,7 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            arranged = await self._collected(collecting)
+            arranged = await self._collected(work)
             if arranged is not None:
                 return arranged
 
@@ -225,8 +222,8 @@ class Engine:
         key = attempt.key
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
-            previous = self._collecting((attempt.shard, attempt.number - 1)).attempt_job
-            if previous.context.attempt.rows and not await Evidence(previous).is_as_collected():
+            previous = self._work_on((attempt.shard, attempt.number - 1))
+            if previous.attempt.rows and not await Evidence(previous).is_as_collected():
                 self._load.sent_rows -= attempt.rows
                 return False
             other = await previous.other_job()
@@ -240,20 +237,19 @@ class Engine:
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:
-            await self._collecting(key).attempt_job.take_up(other)
+            await self._work_on(key).take_up(other)
         return bool(attempt.rows)
 
-    def _collecting(self, key: Key) -> Collecting:
-        work = RunAttempt(self._run, self._transfers, key)
-        return Collecting(AttemptJob(work), work)
+    def _work_on(self, key: Key) -> RunAttempt:
+        return RunAttempt(self._run, self._transfers, key)
 
-    async def _collected(self, collecting: Collecting) -> Arranged | None:
+    async def _collected(self, work: RunAttempt) -> Arranged | None:
         """Return the results of an ended job; None if it has not ended after all."""
-        ended = collecting.attempt_job.context.attempt
+        ended = work.attempt
         key = ended.key
         if _seems_to_have_failed(ended):
             self._load.in_doubt.add(key)
-        arranged = await collecting.collect(on_wait=partial(self._release, key))
+        arranged = await Collecting(work, work).collect(on_wait=partial(self._release, key))
         if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
             self._ended_at[key] = self._run.time.monotonic()
         if arranged is None:
@@ -263,11 +259,11 @@ class Engine:
             return None
         return self._stop_if_failing(key, arranged)
 
-    async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
+    async def _confirm_cancelled(self, work: RunAttempt, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
-        key = attempt_job.context.attempt.key
+        key = work.attempt.key
         self._load.seem_cancelled.add(key)
-        job = await attempt_job.look_again(job)
+        job = await work.look_again(job)
         self._load.seem_cancelled.discard(key)
         self._done.set()
         return job

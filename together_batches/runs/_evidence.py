@@ -16,10 +16,10 @@ from together_batches._text import format_count
 from together_batches.errors import ResultsUnavailableError
 from together_batches.models import BatchJob
 from together_batches.runs import rules
-from together_batches.runs._attempt_job import results_of
+from together_batches.runs._attempt import results_of
 
 if TYPE_CHECKING:
-    from together_batches.runs._attempt_job import AttemptJob
+    from together_batches.runs._attempt import AttemptWork
     from together_batches.runs._joining import Arranged
 
 
@@ -38,16 +38,15 @@ class Observation:
 class Evidence:
     """What the service shows of the job of an attempt, and of its results."""
 
-    def __init__(self, attempt_job: AttemptJob) -> None:
-        self._attempt_job = attempt_job
-        self._context = attempt_job.context
+    def __init__(self, work: AttemptWork) -> None:
+        self._work = work
 
     async def check_omitted(self, arranged: Arranged) -> BatchJob | None:
         """Read the job twice; return it at once if it differs from its record, None if the readings agree.
 
         Raises :class:`UnavailableError` if the omitted rows may still appear.
         """
-        wait = rules.second_look_delay(self._context.attempt, self._context.patience)
+        wait = rules.second_look_delay(self._work.attempt, self._work.patience)
         first: Observation | None = None
         while True:
             seen = await self.observe()
@@ -61,19 +60,19 @@ class Evidence:
             if seen == first or not wait:
                 return None
             first = seen
-            await self._context.time.sleep(wait)
+            await self._work.time.sleep(wait)
 
     async def observe(self) -> Observation:
         """Read the job and the metadata of its files once; raise :class:`UnavailableError` if one is absent."""
         job = await self.job()
         if job is None:
-            message = f"job {self._context.attempt.job_id} is absent"
+            message = f"job {self._work.attempt.job_id} is absent"
             raise UnavailableError(message)
         sizes: list[int | None] = [None, None]
         for number, file_id in enumerate((job.output_file_id, job.error_file_id)):
             if file_id:
-                read = partial(self._context.api.file, file_id)
-                found = await self._context.if_present("look-up of the results", read)
+                read = partial(self._work.api.file, file_id)
+                found = await self._work.if_present("look-up of the results", read)
                 if found is None:
                     message = f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
                     raise UnavailableError(message)
@@ -82,12 +81,12 @@ class Evidence:
 
     async def job(self) -> BatchJob | None:
         """Return the job in its present state; None if it is absent."""
-        job_id = self._context.attempt.job_id or ""
-        return await self._context.if_present("look-up of the job", partial(self._context.api.retrieve, job_id))
+        job_id = self._work.attempt.job_id or ""
+        return await self._work.if_present("look-up of the job", partial(self._work.api.retrieve, job_id))
 
     def differs(self, job: BatchJob) -> bool:
         """Return whether the job differs from its record."""
-        return results_of(job) != results_of(self._context.attempt)
+        return results_of(job) != results_of(self._work.attempt)
 
     async def is_as_collected(self, *, look_once: bool = False) -> bool:
         """Read the job and its files once more before rows are sent again; return False if they differ.
@@ -95,10 +94,10 @@ class Evidence:
         Then the attempt is to be collected again. If they stay absent, nothing contradicts the evidence with which
         they were collected. With ``look_once``, their absence is a :class:`ResultsUnavailableError` at once.
         """
-        attempt = self._context.attempt
+        attempt = self._work.attempt
         if attempt.job_id is None:
             return True
-        absence = Absence(min(self._context.patience, rules.RECHECK_SECONDS))
+        absence = Absence(min(self._work.patience, rules.RECHECK_SECONDS))
         while True:
             try:
                 seen = await self.observe()
@@ -109,7 +108,7 @@ class Evidence:
                 pause = absence.pause()
                 if pause is None:
                     return True
-                await self._context.wait("a last look at the results", str(error), pause)
+                await self._work.wait("a last look at the results", str(error), pause)
         # A size that the metadata omits proves nothing: then the files are read once more.
         output_bytes, error_bytes = (said or 0 for said in seen.sizes)
         if not self.differs(seen.job) and all(
@@ -119,6 +118,6 @@ class Evidence:
             return True
         # These sizes are kept when it is collected again, so that it is not collected for ever if they are
         # permanently wrong, or not given at all.
-        await self._context.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
-        await self._attempt_job.note_state(seen.job)
+        await self._work.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
+        await self._work.note_state(seen.job)
         return False

@@ -35,10 +35,19 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, Shard
 
 
+class AttemptRows(NamedTuple):
+    """The rows of an attempt: those of its shard that earlier attempts left."""
+
+    shard: Shard
+    earlier: Sequence[Attempt]
+    attempt: Attempt
+
+
 class RowsToUpload(NamedTuple):
-    """A file with the rows of an attempt, its hash, and whether its first row contains the mark."""
+    """A file with the rows of an attempt, its name as an upload, its hash, and whether its first row has the mark."""
 
     path: Path
+    name: str
     sha256: str
     is_marked: bool
 
@@ -75,10 +84,6 @@ class RunDirectory:
                     if is_scratch(left.name) and not left.is_dir():
                         left.unlink()
 
-    def name_of(self, attempt: Attempt, mark: Mark | None) -> str:
-        """Return the name under which the rows of an attempt are uploaded."""
-        return upload_name(self._source.stem, attempt, mark)
-
     def piece_of(self, attempt: Attempt) -> Path:
         """Return the path of the results of an attempt, a line for each of its rows, in order."""
         return self.directory / PIECES / f"{file_name(attempt)}.jsonl"
@@ -87,52 +92,50 @@ class RunDirectory:
         """Return the path for the download of a file of an attempt's results."""
         return self.directory / DOWNLOADS / f"{file_name(attempt)}-{number}.jsonl"
 
-    async def rows_of(
-        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
-    ) -> RowsToUpload:
+    async def rows_of(self, rows: AttemptRows, mark: Mark | None) -> RowsToUpload:
         """Write a file with the rows of an attempt, and with the mark in the first row if that has room for it."""
+        shard, attempt = rows.shard, rows.attempt
         path = self.directory / UPLOADS / f"{file_name(attempt)}.jsonl"
 
         def write(raise_if_cancelled: Callable[[], None]) -> RowsToUpload:
             fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
 
-            def rows() -> Iterator[bytes]:
-                return self._as_sent(self._rows(shard, earlier, attempt, raise_if_cancelled))
+            def as_sent() -> Iterator[bytes]:
+                return self._as_sent(self._rows(rows, raise_if_cancelled))
 
             # Never used by a later process, so it need not reach the disk.
             with scratch_file(path) as file:
                 digest = hashlib.sha256()
-                is_copy = not earlier and self._member is None
+                is_copy = not rows.earlier and self._member is None
                 is_marked = is_copy and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
                 if not is_copy or digest.hexdigest() != shard.sha256:
                     file.start_over()
-                    is_marked = fill(file, rows(), mark)
+                    is_marked = fill(file, as_sent(), mark)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
                 if is_marked and file.bytes > jsonl.MAX_BYTES:
                     file.start_over()
-                    is_marked = fill(file, rows(), None)
+                    is_marked = fill(file, as_sent(), None)
                 file.commit()
-            return RowsToUpload(path, file.sha256, is_marked)
+            name = upload_name(self._source.stem, attempt, mark if is_marked else None)
+            return RowsToUpload(path, name, file.sha256, is_marked)
 
         return await in_thread(write, large=True)
 
-    async def arrange(
-        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
-    ) -> Arranged:
+    async def arrange(self, rows: AttemptRows, output: Path | None, errors: Path | None) -> Arranged:
         """Write the piece of an attempt from the files of its results."""
+        shard, earlier, attempt = rows
 
         def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
-            ids = self._ids(shard, earlier, attempt, raise_if_cancelled)
+            ids = self._ids(rows, raise_if_cancelled)
             settled: set[str] = set()
             same_file = [each.file_id in attempt.file_ids for each in earlier]
             if True in same_file:  # the second job of a file contains the rows of the first
                 first = same_file.index(True)
-                of_first = self._ids(shard, earlier[:first], earlier[first], raise_if_cancelled)
+                of_first = self._ids(AttemptRows(shard, earlier[:first], earlier[first]), raise_if_cancelled)
                 settled = set(of_first).difference(ids)
             path = self.piece_of(attempt)
-            piece = run_file(path)
             arranged = write_piece(
-                piece,
+                run_file(path),
                 attempt,
                 ids,
                 output,
@@ -142,23 +145,18 @@ class RunDirectory:
                 schema=self._schema,
             )
             with explained("read", path):
-                self._written[path] = path.stat(), piece.sha256
+                self._written[path] = path.stat(), arranged.piece_sha256
             return arranged
 
         return await in_thread(make, large=True)
 
-    def _rows(
-        self,
-        shard: Shard,
-        earlier: Sequence[Attempt],
-        attempt: Attempt,
-        raise_if_cancelled: Callable[[], None],
-    ) -> Iterator[bytes]:
-        """Yield the rows of an attempt, which earlier attempts left, some at a time, as lines with their ends."""
+    def _rows(self, rows: AttemptRows, raise_if_cancelled: Callable[[], None]) -> Iterator[bytes]:
+        """Yield the rows of an attempt, some at a time, as lines with their ends."""
+        shard, earlier, attempt = rows
         retry = attempt.retries_invalid
-        for rows in rows_left(self._source, shard, earlier, retry_invalid=retry, directory=self.directory):
+        for some in rows_left(self._source, shard, earlier, retry_invalid=retry, directory=self.directory):
             raise_if_cancelled()
-            yield rows
+            yield some
 
     def _as_sent(self, each: Iterator[bytes]) -> Iterator[bytes]:
         """Yield rows as they are sent."""
@@ -169,22 +167,15 @@ class RunDirectory:
             lines = BytesIO(rows).readlines()
             yield b"".join([request_codec.with_response_format(line, self._member) for line in lines])
 
-    def _ids(
-        self,
-        shard: Shard,
-        earlier: Sequence[Attempt],
-        attempt: Attempt,
-        raise_if_cancelled: Callable[[], None],
-    ) -> list[str]:
+    def _ids(self, rows: AttemptRows, raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
+        shard, earlier, attempt = rows
         ids = self._id_files.read(shard)
         if ids is not None:
             left = which_are_left(shard, earlier, retry_invalid=attempt.retries_invalid) if earlier else None
             return ids if left is None else list(compress(ids, left))
         return [
-            custom_id
-            for rows in self._rows(shard, earlier, attempt, raise_if_cancelled)
-            for custom_id in request_codec.custom_ids(rows)
+            custom_id for some in self._rows(rows, raise_if_cancelled) for custom_id in request_codec.custom_ids(some)
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
