@@ -18,12 +18,11 @@ from together_batches.errors import UsageError
 from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._attempt import AttemptWork
-from together_batches.runs._attempt_files import upload_name, write_piece
+from together_batches.runs._attempt_files import RowsUpload, upload_name, write_piece
 from together_batches.runs._binary import BinaryInput, write_sink
 from together_batches.runs._context import log_failure, name_of
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
-from together_batches.runs._rows_upload import RowsUpload
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
