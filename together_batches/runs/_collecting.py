@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt import AttemptResults, AttemptWork
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt, Key
+    from together_batches.runs._records import Key
     from together_batches.runs._run_attempt import RunAttempt
 
 
@@ -198,11 +198,7 @@ async def restore(run: RunContext, work_on: Callable[[Key], RunAttempt]) -> None
     answered by now, is recorded as the piece has it. Raises :class:`RunError` if a piece is not as this run wrote it.
     """
     for attempt in run.store.attempts:
-        if not attempt.rows:
-            continue
-        if await run.directory.has_piece(attempt):
-            await _check_piece(run, attempt)
-        else:
+        if attempt.rows and not await run.directory.has_piece(attempt):
             await _collect_again(run, work_on(attempt.key))
 
 
@@ -250,13 +246,3 @@ def _with_late_answers(noted: bytes, outcomes: bytes, *, is_last: bool) -> bytes
         now if now in rules.ANSWERED and before in may_change else before
         for now, before in zip(outcomes, noted, strict=True)
     )
-
-
-async def _check_piece(run: RunContext, attempt: Attempt) -> None:
-    if attempt.piece_sha256 and await run.directory.piece_sha256(attempt) != attempt.piece_sha256:
-        path = run.directory.piece_of(attempt)
-        message = (
-            f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or remove it "
-            f"and run again, and the results of job {attempt.job_id} are downloaded anew"
-        )
-        raise RunError(message, directory=str(run.directory.directory))

@@ -49,7 +49,7 @@ class Evidence:
         wait = rules.second_look_delay(self._work.attempt, self._work.patience)
         first: Observation | None = None
         while True:
-            seen = await self.observe()
+            seen = await self._observe()
             if self.differs(seen.job):
                 return seen.job
             file_ids, sizes = results_of(seen.job)[1:], (arranged.output_bytes, arranged.error_bytes)
@@ -62,7 +62,7 @@ class Evidence:
             first = seen
             await self._work.time.sleep(wait)
 
-    async def observe(self) -> Observation:
+    async def _observe(self) -> Observation:
         """Read the job and the metadata of its files once; raise :class:`UnavailableError` if one is absent."""
         job = await self.job()
         if job is None:
@@ -95,20 +95,9 @@ class Evidence:
         they were collected. With ``look_once``, their absence is a :class:`ResultsUnavailableError` at once.
         """
         attempt = self._work.attempt
-        if attempt.job_id is None:
+        seen = None if attempt.job_id is None else await self._last_look(look_once=look_once)
+        if seen is None:
             return True
-        absence = Absence(min(self._work.patience, rules.RECHECK_SECONDS))
-        while True:
-            try:
-                seen = await self.observe()
-                break
-            except UnavailableError as error:
-                if look_once:
-                    raise ResultsUnavailableError(str(error), job_id=attempt.job_id) from None
-                pause = absence.pause()
-                if pause is None:
-                    return True
-                await self._work.wait("a last look at the results", str(error), pause)
         # A size that the metadata omits proves nothing: then the files are read once more.
         output_bytes, error_bytes = (said or 0 for said in seen.sizes)
         if not self.differs(seen.job) and all(
@@ -121,3 +110,17 @@ class Evidence:
         await self._work.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
         await self._work.note_state(seen.job)
         return False
+
+    async def _last_look(self, *, look_once: bool) -> Observation | None:
+        """Read the job and its files once more; return None if they stay absent."""
+        absence = Absence(min(self._work.patience, rules.RECHECK_SECONDS))
+        while True:
+            try:
+                return await self._observe()
+            except UnavailableError as error:
+                if look_once:
+                    raise ResultsUnavailableError(str(error), job_id=self._work.attempt.job_id) from None
+                pause = absence.pause()
+                if pause is None:
+                    return None
+                await self._work.wait("a last look at the results", str(error), pause)

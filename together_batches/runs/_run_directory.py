@@ -6,7 +6,6 @@ No decisions are made here. Lost files are recreated from the input and from the
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import partial
 from io import BytesIO
 from itertools import compress
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches import jsonl
 from together_batches._protocol import request_codec
 from together_batches._protocol.request_codec import response_format_member
+from together_batches.errors import RunError
 from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
@@ -71,8 +71,8 @@ class RunDirectory:
         self._schema = schema
         self._member = None if response_format is None else response_format_member(response_format.encode())
         self._id_files = IdFiles(directory)
-        # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
-        self._written: dict[Path, tuple[os.stat_result, str]] = {}
+        self._written: dict[str, tuple[int, ...]] = {}
+        """By their hashes, the pieces that this process wrote: they are read again for that only if they changed."""
 
     def prepare(self) -> None:
         """Create missing directories, and remove incomplete files of an earlier process."""
@@ -144,8 +144,7 @@ class RunDirectory:
                 raise_if_cancelled=raise_if_cancelled,
                 schema=self._schema,
             )
-            with explained("read", path):
-                self._written[path] = path.stat(), arranged.piece_sha256
+            self._written[arranged.piece_sha256] = _identity_of(path)
             return arranged
 
         return await in_thread(make, large=True)
@@ -179,26 +178,22 @@ class RunDirectory:
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
-        """Return whether the piece of an attempt exists."""
-        return await in_thread(lambda _: self.piece_of(attempt).is_file())
+        """Return whether the piece of an attempt exists; raise :class:`RunError` if this run did not write it so."""
+        path, expected = self.piece_of(attempt), attempt.piece_sha256
 
-    async def piece_sha256(self, attempt: Attempt) -> str:
-        """Return the hash of the piece of an attempt."""
-        path = self.piece_of(attempt)
+        def check(raise_if_cancelled: Callable[[], None]) -> bool:
+            if not path.is_file():
+                return False
+            is_as_written = not expected or self._written.get(expected) == _identity_of(path)
+            if not is_as_written and sha256_of(path, raise_if_cancelled)[1] != expected:
+                message = (
+                    f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or "
+                    f"remove it and run again, and the results of job {attempt.job_id} are downloaded anew"
+                )
+                raise RunError(message, directory=str(self.directory))
+            return True
 
-        def sha256(raise_if_cancelled: Callable[[], None]) -> str:
-            if path in self._written:
-                before, found = self._written[path]
-                with explained("read", path):
-                    now = path.stat()
-                if os.path.samestat(now, before) and (now.st_size, now.st_mtime_ns) == (
-                    before.st_size,
-                    before.st_mtime_ns,
-                ):
-                    return found
-            return sha256_of(path, raise_if_cancelled)[1]
-
-        return await in_thread(sha256, large=True)
+        return await in_thread(check, large=True)
 
     async def drop(self, *paths: Path) -> None:
         """Remove files that are no longer needed."""
@@ -242,6 +237,13 @@ class RunDirectory:
         """Remove the pieces, and the ids, after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
         await in_thread(lambda _: self._id_files.remove({attempt.shard for attempt in attempts}))
+
+
+def _identity_of(path: Path) -> tuple[int, ...]:
+    """Return numbers that differ once a file is replaced or changed."""
+    with explained("read", path):
+        found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _fill(

@@ -174,7 +174,8 @@ def next_attempt(
     attempt = next((attempt for attempt in attempts if attempt.collected_at is None), None)
     if attempt is not None and (attempt.number == 1 or attempt.creating_at is not None):
         return attempt
-    latest = _latest(shard, attempts if attempt is None else attempts[: attempt.number - 1])
+    earlier = attempts if attempt is None else attempts[: attempt.number - 1]
+    latest = _latest(shard, earlier)
     retries = retry_invalid and INVALID in latest
     left = _count(latest, sent_again(retry_invalid=retries))
     if attempt is None:
@@ -182,11 +183,9 @@ def next_attempt(
             return None
         number = attempts[-1].number + 1
         return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
-    was_uploaded_since = all(
-        each.collected_at is None or attempt.uploaded_at is None or each.collected_at <= attempt.uploaded_at
-        for each in attempts[: attempt.number - 1]
-    )
-    if was_uploaded_since and (left, retries) == (attempt.rows, attempt.retries_invalid):
+    uploaded_at = attempt.uploaded_at or now
+    is_outdated = any(each.collected_at is not None and each.collected_at > uploaded_at for each in earlier)
+    if not is_outdated and (left, retries) == (attempt.rows, attempt.retries_invalid):
         return attempt
     former = attempt.former_file_ids_with(attempt.file_id)
     return attrs.evolve(
