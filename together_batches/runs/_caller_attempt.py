@@ -137,35 +137,25 @@ class CallerAttempt(AttemptWork):
         """Do nothing: the caller sees what it stores."""
 
 
-class CallerRows:
-    """The rows of an attempt, to be uploaded."""
+async def upload(work: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> tuple[Uploaded, bool]:
+    """Check the rows of an attempt and upload them; return the file, and whether it is marked."""
+    content = RowsUpload(source, mark)
 
-    def __init__(self, work: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
-        self._work = work
-        self._source = source
-        self._mark = mark
-        self._endpoint = endpoint
-
-    async def upload(self) -> tuple[Uploaded, bool]:
-        """Check the rows and upload them; return the file, and whether it is marked."""
-        content = RowsUpload(self._source, self._mark)
-        try:
-            await in_thread(lambda _: self._check(), large=True)
-            await in_thread(content.measure, large=True)
-            content.name = upload_name(
-                self._source.stem or "requests", self._work.attempt, self._mark if content.is_marked else None
-            )
-            uploaded = await self._work.api.upload(content)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(lambda _: content.close())
-        return uploaded, content.is_marked
-
-    def _check(self) -> None:
-        with self._source.opened() as file:
-            found = jsonl.validate(file, endpoint=self._endpoint)
+    def check(_: object) -> None:
+        with source.opened() as file:
+            found = jsonl.validate(file, endpoint=endpoint)
         found.raise_for_problems()
-        _check_count(found.rows, self._work.attempt, self._source)
+        _check_count(found.rows, work.attempt, source)
+
+    try:
+        await in_thread(check, large=True)
+        await in_thread(content.measure, large=True)
+        content.name = upload_name(source.stem or "requests", work.attempt, mark if content.is_marked else None)
+        uploaded = await work.api.upload(content)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(lambda _: content.close())
+    return uploaded, content.is_marked
 
 
 class _Everything(Container[str]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_s
 from together_batches.models import BatchJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._binary import BinaryInput, check_sink
-from together_batches.runs._caller_attempt import CallerAttempt, CallerResults, CallerRows, Save, Settings
+from together_batches.runs._caller_attempt import CallerAttempt, CallerResults, Save, Settings, upload
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
 from together_batches.runs._dataset import RowsWithFormat
@@ -112,7 +113,7 @@ async def begin(
         given = BinaryInput.of(source)
         if adapter is not None:
             given = BinaryInput(RowsWithFormat(given, adapter))
-        beginning = Beginning(work, CallerRows(work, given, mark, endpoint).upload, look_once=look_once)
+        beginning = Beginning(work, partial(upload, work, given, mark, endpoint), look_once=look_once)
         await beginning.upload()
         await beginning.create()
     return work.attempt
