@@ -788,6 +788,32 @@ async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> No
     assert run.output.read_bytes() == content
 
 
+async def test_answers_that_came_after_the_end(run: Runner, emulator: Emulator) -> None:
+    """A row that is answered by the time that the output is made again is answered in the report, too."""
+    run.fates.planned = {"row-5": [Missing()]}
+    report = await run(max_rows_per_job=50, max_attempts=1)
+    assert (report.succeeded, report.missing, run.failures.exists()) == (9, 1, True)
+    run.output.unlink()
+    late = {"custom_id": "row-5", "response": {"status_code": 200, "body": {"choices": []}}}
+    content = emulator.content(str(emulator.jobs[0]["output_file_id"])) + json.dumps(late).encode() + b"\n"
+    emulator.fail(Fault(on="content", status=200, body=content))
+    for _ in range(2):
+        report = await run(max_attempts=1)
+        assert (report.ok, report.succeeded, report.failures) == (True, 10, None)
+    assert [line["result"] for line in run.lines] == ["success"] * ROWS
+    assert not run.failures.exists()
+    assert len(emulator.jobs) == 1
+
+
+async def test_killed_right_after_the_output_was_written(run: Runner) -> None:
+    """What a killed process left of the results of single jobs is removed by the next call."""
+    await run()
+    left = run.directory / "pieces" / "00001-1.jsonl"
+    left.write_bytes(b"{}\n")
+    assert (await run()).ok
+    assert not left.exists()
+
+
 # --- limits ---
 
 
@@ -809,6 +835,31 @@ async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
     assert (report.usage.total_tokens, report.not_sent, len(emulator.jobs)) == (18, 4, 2)
     assert report.stopped == "18 tokens were used, and the limit is 10"
     assert (await run()).ok
+
+
+async def test_tokens_of_results_that_are_collected_again(run: Runner, emulator: Emulator) -> None:
+    """Tokens count once, however often the results are collected."""
+    run.fates.planned = {"row-0": [Failure()]}
+
+    def change(event: RunEvent) -> None:
+        if event.kind == RunEventKind.COLLECTED and event.shard == 2:
+            output = str(emulator.jobs[0]["output_file_id"])
+            emulator.fail(Fault(on="file", status=200, body={"id": output, "bytes": 5}))
+
+    report = await run(max_rows_per_job=5, stop_after_tokens=28, on_event=change)
+    assert (report.ok, report.stopped, report.usage.total_tokens) == (True, None, 30)
+    collected = [(event.shard, event.attempt) for event in run.events if event.kind == RunEventKind.COLLECTED]
+    assert collected == [(1, 1), (2, 1), (1, 1), (1, 1), (1, 2)]
+
+
+async def test_tokens_of_results_that_are_given_up(run: Runner, emulator: Emulator) -> None:
+    """Tokens of the rows that could still be read of results that are given up count, too."""
+    run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
+    with pytest.raises(ResultsUnavailableError):
+        await run(stop_after_rows=3, patience=0, on_event=_deleting(emulator, "error_file_id"))
+    report = await run(give_up=[str(emulator.jobs[0]["id"])], stop_after_tokens=6)
+    assert (report.usage.total_tokens, report.stopped) == (6, "6 tokens were used, and the limit is 6")
+    assert len(emulator.jobs) == 1
 
 
 @pytest.mark.unmeasured

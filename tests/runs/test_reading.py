@@ -12,6 +12,7 @@ import pytest
 from together_batches import RunLedgerError, Usage, UsageError, runs, to_dict
 from together_batches.runs import _ledger
 from together_batches.runs._lock import locked
+from together_batches.runs._picture.timeline import standing
 from together_batches.runs._reading import view_of
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
 
@@ -95,6 +96,16 @@ def test_what_became_of_its_rows(tmp_path: Path) -> None:
     assert view.usage == attempt.usage == Usage(0, 0, 7)
     last = view_of(tmp_path, LedgerSnapshot(attrs.evolve(RUN, max_attempts=1), SHARDS, (_attempt(6),)), None)
     assert (last.succeeded, last.failed, last.missing, last.not_sent) == (1, 2, 1, 8)
+    assert [shard.not_sent for view in (view, last) for shard in view.shards] == [2, 4, 4, 0, 4, 4]
+
+
+def test_rows_that_were_refused_for_the_account(tmp_path: Path) -> None:
+    """Rows refused for the account are sent again once it is in order, and their shard is not done."""
+    refused = attrs.evolve(_attempt(6), outcomes=packed(b"srrd"))
+    view = view_of(tmp_path, LedgerSnapshot(RUN, SHARDS, (refused,)), None)
+    (shard, *_) = view.shards
+    assert (shard.attempts[0].again, shard.not_sent, view.not_sent) == (3, 3, 11)
+    assert standing(shard) == "to be sent again"
 
 
 def test_a_view_is_plain_data(tmp_path: Path) -> None:

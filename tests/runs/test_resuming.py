@@ -130,6 +130,33 @@ async def test_two_runs_of_one_input(run: Runner, batches: AsyncBatches, emulato
     assert len(jobs[0] | jobs[1]) == 8
 
 
+async def test_a_run_of_an_input_that_had_jobs_before(
+    run: Runner, batches: AsyncBatches, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Without files of its own, a run that goes on does not adopt jobs that other runs made before it began."""
+    assert (await run(unique_files=False)).ok
+    second = Runner(batches, run.source, tmp_path / "second.jsonl", run.fates)
+    await _stopped(second, RunEventKind.BEGUN, unique_files=False)
+    report = await second(unique_files=False)
+    assert (report.ok, len(emulator.jobs)) == (True, 8)
+    assert RunEventKind.FOUND not in second.kinds
+
+
+async def test_the_first_job_stays_alone(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """A run that goes on creates no further job while the first one has not shown that the input is valid."""
+    emulator.timing = Timing(validating=300, running=300)
+    await _stopped(run, RunEventKind.CREATED)
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+
+    assert (await run(max_jobs=100, poll_interval=50, on_event=on_event)).ok
+    assert len(created) == 3
+    assert min(created) >= 300
+
+
 async def test_without_files_of_their_own(run: Runner, emulator: Emulator) -> None:
     """Without files of their own, uploads equal the input byte for byte."""
     report = await run(unique_files=False, max_rows_per_job=50)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -129,6 +129,18 @@ def test_buckets_while_the_rows_of_an_attempt_are_others(outcomes: bytes) -> Non
     """The buckets are by the outcomes, until an attempt that was planned before them is planned anew."""
     found = rules.buckets(_shard(4), [_attempt(1, outcomes), _attempt(2, rows=2)], max_attempts=3)
     assert found == Buckets(outcomes.count(b"s"), not_sent=outcomes.count(b"a"))
+
+
+def test_an_attempt_whose_rows_are_as_many_others() -> None:
+    """An upload from before the last collection is not used, because its rows may be others, and as many."""
+    uploaded = _attempt(2, rows=1, file_id="file-1", uploaded_at=NOON)
+    for later in (0, 1):
+        first = _attempt(1, b"sssa", collected_at=NOON + timedelta(seconds=later))
+        found = rules.next_attempt(_shard(4), [first, uploaded], max_attempts=3, now=NOON)
+        assert found is not None
+        assert (found.rows, found.file_id, found.former_file_ids) == (
+            (1, None, "file-1") if later else (1, "file-1", "")
+        )
 
 
 def test_an_attempt_that_is_collected_anew() -> None:

@@ -70,6 +70,28 @@ async def test_a_cancelled_caller_waits_for_its_thread(*, large: bool) -> None:
         assert ended.is_set()
 
 
+@pytest.mark.parametrize("large", [True, False])
+async def test_a_caller_that_is_cancelled_again(*, large: bool) -> None:
+    """Further cancellations do not part the caller from its thread, which may use files that are closed next."""
+    at_work, may_end = threading.Event(), threading.Event()
+
+    def work(_: object) -> None:
+        at_work.set()
+        may_end.wait()
+
+    with own_thread():
+        task = asyncio.ensure_future(in_thread(work, large=large))
+        await asyncio.to_thread(at_work.wait)
+        for _ in range(10):
+            task.cancel()
+            await asyncio.sleep(0)
+        has_parted = task.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not has_parted
+
+
 async def test_an_error_is_raised() -> None:
     """An exception of the work is raised in the caller."""
 

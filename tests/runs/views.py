@@ -33,10 +33,16 @@ def attempt(*seconds: float, number: int = 1, rows: int = 10, **others: Any) -> 
     return AttemptView(**{"number": number, "rows": rows, "state": state, **times, **known, **others})
 
 
-def shard(number: int = 1, *attempts: AttemptView, rows: int = 10) -> ShardView:
+def shard(number: int = 1, *attempts: AttemptView, rows: int = 10, not_sent: int = 0) -> ShardView:
     """Return a shard with these attempts."""
     return ShardView(
-        number=number, first_line=1 + (number - 1) * rows, rows=rows, offset=0, bytes=rows * 100, attempts=attempts
+        number=number,
+        first_line=1 + (number - 1) * rows,
+        rows=rows,
+        offset=0,
+        bytes=rows * 100,
+        attempts=attempts,
+        not_sent=not_sent,
     )
 
 

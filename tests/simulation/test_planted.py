@@ -17,8 +17,8 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
+    _attempt,
     _attempt_files,
-    _attempt_job,
     _beginning,
     _collecting,
     _context,
@@ -53,7 +53,7 @@ Patch = tuple[object, str, object]
 
 _save = _ledger.SqliteLedger.save
 _outcome_of = rules.outcome_of
-_upload, _end = _beginning.Beginning.upload, _attempt_job.AttemptJob.end
+_upload, _end = _beginning.Beginning.upload, _attempt.AttemptWork.end
 _until_answered = _context.RunContext.until_answered
 
 
@@ -114,11 +114,11 @@ async def _after_one_look(self: _collecting.Collecting, **_: Any) -> Any:
     return await self._collect_leniently()
 
 
-async def _or_is_gone(self: _attempt_job.AttemptJob, ended: Any) -> Any:
+async def _or_is_gone(self: _attempt.AttemptWork, ended: Any) -> Any:
     try:
         return await _end(self, ended)
     except ResultsUnavailableError:
-        await self.context.save(status="FAILED", progress=0, ended_at=self.context.time.now())
+        await self.save(status="FAILED", progress=0, ended_at=self.time.now())
         return None
 
 
@@ -132,8 +132,7 @@ async def _always(*_: Any) -> bool:
 
 async def _give_up_by_size(self: _collecting.Collecting) -> Any:
     arranged = await self.read(leniently=True)
-    assert isinstance(arranged, _joining.Arranged)
-    await self.attempt_job.context.save(output_bytes=None, error_bytes=None)
+    await self._work.save(output_bytes=None, error_bytes=None)
     await self._note(arranged)
     return arranged
 
@@ -144,7 +143,7 @@ def _for_good(result: Any) -> int:
 
 
 async def _upload_as_a_new_run(self: _beginning.Beginning) -> None:
-    self._uploaded_here = True
+    self._may_be_uploaded = False
     await _upload(self)
 
 
@@ -259,7 +258,7 @@ def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
 
 PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = {
     "late file ids": (_seeds, (_ONE_LOOK,)),
-    "unknown jobs": (_seeds, (_ONE_LOOK, (_attempt_job.AttemptJob, "end", _or_is_gone))),
+    "unknown jobs": (_seeds, (_ONE_LOOK, (_attempt.AttemptWork, "end", _or_is_gone))),
     "late in the list": (_with_lost_answers, ((rules, "SEARCH_SECONDS", 5.0),)),
     "absent files": (_seeds, (_ONE_LOOK,)),
     "growing results": (_seeds, (_ONE_LOOK,)),

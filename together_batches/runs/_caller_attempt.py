@@ -17,13 +17,12 @@ from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
 from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of
-from together_batches.runs._attempt import AttemptContext
-from together_batches.runs._attempt_files import upload_name, write_piece
+from together_batches.runs._attempt import AttemptWork
+from together_batches.runs._attempt_files import RowsUpload, upload_name, write_piece
 from together_batches.runs._binary import BinaryInput, write_sink
 from together_batches.runs._context import log_failure, name_of
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
-from together_batches.runs._rows_upload import RowsUpload
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ _UNKNOWN = Settings("", None, None)
 """The settings if no create is sent: only files that are unique to the attempt are looked for."""
 
 
-class CallerAttempt(AttemptContext):
+class CallerAttempt(AttemptWork):
     """An attempt that the caller stores. An outage is raised."""
 
     def __init__(
@@ -138,37 +137,25 @@ class CallerAttempt(AttemptContext):
         """Do nothing: the caller sees what it stores."""
 
 
-class CallerRows:
-    """The rows of an attempt, to be uploaded. Only a marked file that is known already can be the attempt's own."""
+async def upload(work: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> tuple[Uploaded, bool]:
+    """Check the rows of an attempt and upload them; return the file, and whether it is marked."""
+    content = RowsUpload(source, mark)
 
-    def __init__(self, context: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
-        self.may_be_uploaded = mark is not None
-        self._context = context
-        self._source = source
-        self._mark = mark
-        self._endpoint = endpoint
-
-    async def upload(self) -> tuple[Uploaded, bool]:
-        """Check the rows and upload them; return the file, and whether it is marked."""
-        content = RowsUpload(self._source, self._mark)
-        try:
-            await in_thread(lambda _: self._check(), large=True)
-            await in_thread(content.measure, large=True)
-            content.name = upload_name(
-                self._source.stem or "requests", self._context.attempt, self._mark if content.is_marked else None
-            )
-            uploaded = await self._context.api.upload(content)
-            self.may_be_uploaded = content.is_marked
-        finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(lambda _: content.close())
-        return uploaded, content.is_marked
-
-    def _check(self) -> None:
-        with self._source.opened() as file:
-            found = jsonl.validate(file, endpoint=self._endpoint)
+    def check(_: object) -> None:
+        with source.opened() as file:
+            found = jsonl.validate(file, endpoint=endpoint)
         found.raise_for_problems()
-        _check_count(found.rows, self._context.attempt, self._source)
+        _check_count(found.rows, work.attempt, source)
+
+    try:
+        await in_thread(check, large=True)
+        await in_thread(content.measure, large=True)
+        content.name = upload_name(source.stem or "requests", work.attempt, mark if content.is_marked else None)
+        uploaded = await work.api.upload(content)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(lambda _: content.close())
+    return uploaded, content.is_marked
 
 
 class _Everything(Container[str]):
@@ -186,7 +173,7 @@ class CallerResults:
 
     def __init__(
         self,
-        context: CallerAttempt,
+        work: CallerAttempt,
         rows: BinaryInput,
         sink: BinarySink,
         scratch: Path,
@@ -196,43 +183,31 @@ class CallerResults:
     ) -> None:
         self._schema = schema
         self._is_again = is_again
-        self._context = context
+        self._work = work
         self._rows = rows
         self._sink = sink
         self._scratch = scratch
         self._piece = scratch / "piece.jsonl"
-        self._sha256 = ""
 
-    def reading(self) -> AbstractAsyncContextManager[None]:
-        """Limit nothing: there is one attempt."""
-        return nullcontext()
-
-    def download_path(self, number: int) -> Path:
-        """Return the path for the first or second file of results."""
-        return self._scratch / f"{number}.jsonl"
-
-    async def drop(self, path: Path) -> None:
-        """Remove a download."""
-        await in_thread(lambda _: path.unlink(missing_ok=True))
+    def downloads(self) -> AbstractAsyncContextManager[Sequence[Path]]:
+        """Provide paths for the two files of results, which are removed with the directory for scratch."""
+        return nullcontext([self._scratch / f"{number}.jsonl" for number in (0, 1)])
 
     async def arrange(self, output: Path | None, errors: Path | None) -> Arranged:
         """Put the results in order, in the directory for scratch."""
 
         def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
-            piece = AtomicFile(self._piece, mark="new", hashed=True)
-            arranged = write_piece(
-                piece,
-                self._context.attempt,
+            return write_piece(
+                AtomicFile(self._piece, mark="new", hashed=True),
+                self._work.attempt,
                 self._ids(raise_if_cancelled),
                 output,
                 errors,
                 # The second job of a file has the rows of the first, too.
-                settled=_Everything() if self._context.shares_file else (),
+                settled=_Everything() if self._work.shares_file else (),
                 raise_if_cancelled=raise_if_cancelled,
                 schema=self._schema,
             )
-            self._sha256 = piece.sha256
-            return arranged
 
         return await in_thread(make, large=True)
 
@@ -241,11 +216,11 @@ class CallerResults:
         for lines in cut_lines(self._rows.blocks(), jsonl.LineSplitter()):
             raise_if_cancelled()
             ids += request_codec.custom_ids(lines.text)
-        _check_count(len(ids), self._context.attempt, self._rows)
+        _check_count(len(ids), self._work.attempt, self._rows)
         return ids
 
-    async def keep(self) -> str:
-        """Write the ordered results to the sink, and return their hash."""
+    async def keep(self) -> None:
+        """Write the ordered results to the sink."""
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
             def blocks() -> Iterator[bytes]:
@@ -256,6 +231,5 @@ class CallerResults:
             write_sink(self._sink, blocks())
 
         if self._is_again:
-            await self._context.store(self._context.attempt)
+            await self._work.store(self._work.attempt)
         await in_thread(write, large=True)
-        return self._sha256

@@ -1,22 +1,24 @@
 """The last step of an attempt: its results are downloaded, and the outcome of each row is recorded.
 
 A file that is absent, short or foreign is read again as long as patience allows, and then its rows are left alone.
+Pieces that were removed after the output was written are made again in the same way.
 """
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from together_batches._jobs.patience import Absence
 from together_batches._text import count_of, format_count
-from together_batches.errors import NotFoundError, ResultsUnavailableError, UsageError
+from together_batches.errors import NotFoundError, ResultsUnavailableError, RunError, UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
-from together_batches.runs._evidence import Changed, Evidence, Unavailable
-from together_batches.runs._joining import Arranged, ForeignFileError
+from together_batches.runs._evidence import Evidence, UnavailableError
+from together_batches.runs._joining import ForeignFileError
 from together_batches.runs._records import packed
 from together_batches.runs._values import RunEventKind
 
@@ -25,18 +27,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.models import BatchJob
-    from together_batches.runs._attempt import AttemptResults
-    from together_batches.runs._attempt_job import AttemptJob
+    from together_batches.runs._attempt import AttemptResults, AttemptWork
+    from together_batches.runs._context import RunContext
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._records import Key
+    from together_batches.runs._run_attempt import RunAttempt
 
 
 class Collecting:
     """Download and arrangement of the results of an attempt, with the evidence for omitted rows."""
 
-    def __init__(self, attempt_job: AttemptJob, results: AttemptResults) -> None:
-        self.attempt_job = attempt_job
-        self._context = attempt_job.context
+    def __init__(self, work: AttemptWork, results: AttemptResults) -> None:
+        self._work = work
         self._results = results
-        self._evidence = Evidence(attempt_job)
+        self._evidence = Evidence(work)
 
     async def collect(self, *, on_wait: Callable[[], None]) -> Arranged | None:
         """Collect the results, and record the outcome of each row; return None if the job has not ended after all.
@@ -44,35 +48,36 @@ class Collecting:
         ``on_wait`` is called before any wait. Raises :class:`ResultsUnavailableError` if the results stay absent,
         short or foreign beyond patience.
         """
-        context = self._context
-        absence = Absence(context.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
+        work = self._work
+        absence = Absence(work.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
         most_bytes = 0
         while True:
-            found: Arranged | Unavailable | Changed | None = await self.read()
-            if isinstance(found, Arranged):
-                if found.bytes > most_bytes:
-                    most_bytes = found.bytes
+            try:
+                arranged = await self.read()
+                if arranged.bytes > most_bytes:
+                    most_bytes = arranged.bytes
                     absence.over()  # results that grow are not absent
-                if not found.is_whole:
+                job: BatchJob | None = None
+                if not arranged.is_whole:
                     on_wait()
-                    found = await self._evidence.doubt(found) or found
-            if isinstance(found, Arranged):
-                await self._note(found)
-                return found
-            if isinstance(found, Unavailable):
+                    job = await self._evidence.check_omitted(arranged)
+                if job is None:
+                    await self._note(arranged)
+                    return arranged
+            except UnavailableError as error:
                 pause = absence.pause()
                 if pause is None:
-                    attempt = context.attempt
+                    attempt = work.attempt
                     raise ResultsUnavailableError(
-                        f"the results of job {attempt.job_id} are unavailable: {found.why}",
+                        f"the results of job {attempt.job_id} are unavailable: {error}",
                         job_id=attempt.job_id,
                         file_ids=filter(None, (attempt.output_file_id, attempt.error_file_id)),
-                    )
+                    ) from None
                 on_wait()
-                await context.wait("collecting the results", found.why, pause)
-                found = self._evidence.if_changed(await self._evidence.job())
-            if found is not None:
-                if not await self.attempt_job.note_state(found.job):
+                await work.wait("collecting the results", str(error), pause)
+                job = await self._evidence.job()
+            if job is not None and self._evidence.differs(job):
+                if not await work.note_state(job):
                     return None
                 absence.over()
 
@@ -82,90 +87,84 @@ class Collecting:
         Return None if the job of a create without a job is in the list after all: nothing is given up then. Raises
         :class:`UsageError` if the job has not ended.
         """
-        context, attempt_job = self._context, self.attempt_job
-        if context.attempt.job_id is None:
-            found = context.lost_job(await list_jobs())
+        work = self._work
+        if work.attempt.job_id is None:
+            found = work.lost_job(await list_jobs())
             if found is not None:
-                await attempt_job.note_job(found)
+                await work.note_job(found)
                 return None
-            await context.save(ended_at=context.time.now(), error="given up: no job was found")
+            await work.save(ended_at=work.time.now(), error="given up: no job was found")
         else:
             job = await self._evidence.job()
-            if job is not None and not await attempt_job.note_if_changed(job):
+            if job is not None and not await work.note_if_changed(job):
                 message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
                 raise UsageError(message)
-            if job is None and context.attempt.ended_at is None:
-                await context.save(ended_at=context.time.now(), error="given up: the job is absent")
+            if job is None and work.attempt.ended_at is None:
+                await work.save(ended_at=work.time.now(), error="given up: the job is absent")
         return await self._collect_leniently()
 
     async def _collect_leniently(self) -> Arranged:
         arranged = await self.read(leniently=True)
-        assert isinstance(arranged, Arranged)  # noqa: S101  # without files there is always an arrangement
         # Without sizes: those in the metadata may be the reason to give up, and would undo that at the last check.
         await self._note(arranged, with_sizes=False)
-        attempt = self._context.attempt
+        attempt = self._work.attempt
         message = (
             f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of "
             f"{attempt.job_id or attempt.file_id} are given up: they count as missing"
         )
-        self._context.emit(RunEventKind.GONE, message, attempt.job_id)
+        self._work.emit(RunEventKind.GONE, message, attempt.job_id)
         return arranged
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def read(self, *, leniently: bool = False) -> Arranged | Unavailable:
-        """Download and arrange the results. If ``leniently``, omit what is unavailable."""
-        attempt, results = self._context.attempt, self._results
+    async def read(self, *, leniently: bool = False) -> Arranged:
+        """Download and arrange the results. If ``leniently``, omit what is unavailable, and raise nothing for it."""
+        attempt = self._work.attempt
         file_ids = [attempt.output_file_id, attempt.error_file_id]
         if attempt.status == BatchJobStatus.COMPLETED and not any(file_ids) and not leniently:
-            return Unavailable(f"job {attempt.job_id} is COMPLETED and names no file of results")
+            message = f"job {attempt.job_id} is COMPLETED and names no file of results"
+            raise UnavailableError(message)
         if file_ids[0] == file_ids[1]:
             file_ids[1] = None
         paths: list[Path | None] = [None, None]
-        async with results.reading(), AsyncExitStack() as stack:
+        async with self._results.downloads() as places:
             for number, file_id in enumerate(file_ids):
                 if not file_id:
                     continue
-                path = results.download_path(number)
-                download = partial(self._context.api.download, file_id, path)
+                download = partial(self._work.api.download, file_id, places[number])
                 try:
-                    await self._context.until_answered("download", download)
+                    await self._work.until_answered("download", download)
                 except NotFoundError:
                     if not leniently:
-                        return Unavailable(f"{file_id}, which holds results of job {attempt.job_id}, is absent")
+                        message = f"{file_id}, which holds results of job {attempt.job_id}, is absent"
+                        raise UnavailableError(message) from None
                 else:
-                    paths[number] = path
-                    stack.push_async_callback(results.drop, path)
+                    paths[number] = places[number]
             while True:
                 try:
-                    return await results.arrange(*paths)
+                    return await self._results.arrange(*paths)
                 except ForeignFileError as error:
                     number = paths.index(error.path)
                     if not leniently:
-                        return Unavailable(
-                            f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
-                        )
+                        message = f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
+                        raise UnavailableError(message) from None
                     paths[number] = None
 
     # --- records -------------------------------------------------------------------------------------------------
 
     async def _note(self, arranged: Arranged, *, with_sizes: bool = True) -> None:
-        context, attempt = self._context, self._context.attempt
-        piece_sha256 = await self._results.keep()
+        work, attempt = self._work, self._work.attempt
+        await self._results.keep()
         sizes = (attempt.output_bytes, attempt.error_bytes)  # those of the last look, if there was one
         if not with_sizes:
             sizes = (None, None)
         elif sizes == (None, None):
             sizes = (arranged.output_bytes, arranged.error_bytes)
-        await context.save(
-            collected_at=context.time.now(),
-            piece_sha256=piece_sha256,
-            outcomes=packed(arranged.outcomes),
+        await work.save(
+            collected_at=work.time.now(),
             output_bytes=sizes[0],
             error_bytes=sizes[1],
-            prompt_tokens=arranged.usage.prompt_tokens,
-            completion_tokens=arranged.usage.completion_tokens,
-            total_tokens=arranged.usage.total_tokens,
+            **_recorded(arranged),
         )
         answered = arranged.outcomes.count(rules.SUCCEEDED)
         message = (
@@ -175,4 +174,75 @@ class Collecting:
             message += f"; the answers of {format_count(invalid)} more do not fit the schema"
         if arranged.strays:
             message += f"; {format_count(arranged.strays)} rows that belong to no request are left out"
-        context.emit(RunEventKind.COLLECTED, message, attempt.job_id)
+        work.emit(RunEventKind.COLLECTED, message, attempt.job_id)
+
+
+def _recorded(arranged: Arranged) -> dict[str, Any]:
+    """Return what is recorded of results."""
+    return {
+        "piece_sha256": arranged.piece_sha256,
+        "outcomes": packed(arranged.outcomes),
+        "prompt_tokens": arranged.usage.prompt_tokens,
+        "completion_tokens": arranged.usage.completion_tokens,
+        "total_tokens": arranged.usage.total_tokens,
+    }
+
+
+# --- the pieces, to write the output --------------------------------------------------------------------------------
+
+
+async def restore(run: RunContext, work_on: Callable[[Key], RunAttempt]) -> None:
+    """Make all pieces available; download those again that were removed after the output was written.
+
+    Every row that was recorded as answered must be answered; nothing else is required. A row that was not, and is
+    answered by now, is recorded as the piece has it. Raises :class:`RunError` if a piece is not as this run wrote it.
+    """
+    for attempt in run.store.attempts:
+        if attempt.rows and not await run.directory.has_piece(attempt):
+            await _collect_again(run, work_on(attempt.key))
+
+
+async def _collect_again(run: RunContext, work: RunAttempt) -> None:
+    # First, so that a process which ends in between does not leave a piece with the hash of another.
+    await work.save(piece_sha256="")
+    attempt, noted = work.attempt, rules.outcomes_of(work.attempt)
+    absence = Absence(run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
+    while True:
+        problem = "rows that were answered are missing"
+        try:
+            arranged = await Collecting(work, work).read(leniently=rules.ANSWERED.isdisjoint(noted))
+            if _covers(arranged.outcomes, noted):
+                is_last = attempt.number == len(run.store.at_shard(run.store.shards[attempt.shard]))
+                outcomes = _with_late_answers(noted, arranged.outcomes, is_last=is_last)
+                await work.save(**_recorded(attrs.evolve(arranged, outcomes=outcomes)))
+                return
+        except UnavailableError as error:
+            problem = str(error)
+        await run.directory.drop(run.directory.piece_of(attempt))
+        pause = absence.pause()
+        if pause is None:
+            message = (
+                f"the results of job {attempt.job_id} are not at the service any more as they were ({problem}), and "
+                "the output cannot be made again without them"
+            )
+            raise RunError(message, directory=str(run.directory.directory))
+        await work.wait("collecting the results again", problem, pause)
+
+
+def _covers(outcomes: bytes, noted: bytes) -> bool:
+    """Return whether every row that was recorded as answered is answered."""
+    return len(outcomes) == len(noted) and all(
+        now in rules.ANSWERED for now, before in zip(outcomes, noted, strict=True) if before in rules.ANSWERED
+    )
+
+
+def _with_late_answers(noted: bytes, outcomes: bytes, *, is_last: bool) -> bytes:
+    """Return the recorded outcomes, but for rows that are answered by now.
+
+    Rows that a later attempt contains keep their outcomes, because it contains them by these.
+    """
+    may_change = frozenset(noted) - rules.ANSWERED if is_last else {rules.FAILED}
+    return bytes(
+        now if now in rules.ANSWERED and before in may_change else before
+        for now, before in zip(outcomes, noted, strict=True)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -17,24 +17,28 @@ from together_batches._jobs.task_group import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules
-from together_batches.runs._admission import AFTER_THE_SAMPLE, MOST_FAILURES_IN_A_ROW, Load, Stop, admission
-from together_batches.runs._attempt_job import AttemptJob
+from together_batches.runs._admission import (
+    AFTER_THE_SAMPLE,
+    MOST_FAILURES_IN_A_ROW,
+    Load,
+    Scout,
+    Stop,
+    Working,
+    admission,
+)
 from together_batches.runs._beginning import Beginning
-from together_batches.runs._collecting import Collecting
+from together_batches.runs._collecting import Collecting, restore
 from together_batches.runs._evidence import Evidence
 from together_batches.runs._follower import JobFollower
 from together_batches.runs._lost_jobs import unresolved
-from together_batches.runs._restoring import restore
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._run_attempt import RunAttempt, Transfers
-from together_batches.runs._scout import Scout
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from together_batches._jobs.create import Created
-    from together_batches.rows import Usage
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key, Shard
@@ -48,25 +52,20 @@ class Engine:
         self._run = run
         self._store = run.store
         self._transfers = Transfers()
-        self._resuming = Resuming(run, self._collecting)
+        self._resuming = Resuming(run, self._work_on)
         attempts = run.store.attempts
-        self._load = Load(
-            sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at),
-            tokens=sum(attempt.total_tokens for attempt in attempts),
-            cost=self._cost_of(rules.usage(attempts)),
-        )
+        self._load = Load(sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at))
         self._todo: deque[Attempt] = deque()
         """Attempts planned from the beginning, which precede rows that are sent again."""
         self._again: deque[Attempt] = deque()
-        self._working: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         """The tasks of attempts."""
         self._delays: set[asyncio.Task[None]] = set()
         """The tasks that wait until rows may be sent again."""
-        self._ended_at: dict[Key, float] = {}
         self._unresolved: list[BatchesError] = []
         self._done = asyncio.Event()
         """Set when an attempt may begin that could not, or all have ended."""
-        self._scout = Scout(is_needed=not any(map(_has_run, attempts)), on_return=self._done.set)
+        self._scout = Scout(is_needed=not any(map(_shows_valid_input, attempts)), on_return=self._done.set)
         self._follower = JobFollower(run, on_status=self._scout.see_status)
 
     @property
@@ -102,7 +101,7 @@ class Engine:
             noting = group.create_task(self._store.note_changes(self._run.time.sleep))
             while True:
                 self._start_admitted(group)
-                if not (self._working or self._delays):
+                if not (self._tasks or self._delays):
                     break
                 await self._done.wait()
                 self._done.clear()
@@ -117,12 +116,9 @@ class Engine:
         """Return whether this call works on an attempt: with a sample, on the first shard, and on jobs that exist."""
         return self._run.options.sample is None or attempt.shard == 1 or attempt.creating_at is not None
 
-    def _cost_of(self, usage: Usage) -> float:
-        return 0.0 if self._run.price is None else self._run.price.of(usage)
-
     async def restore(self) -> None:
         """Make all pieces available, from which the output is written."""
-        await restore(self._run, self._collecting)
+        await restore(self._run, self._work_on)
 
     def _next(self, shard: Shard) -> Attempt | None:
         return self._store.next_attempt(shard, self._run.time.now())
@@ -134,7 +130,7 @@ class Engine:
             attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
             if sent:
-                answer = "now" if self.stopped else admission(self._run.options, self._load, attempt.rows)
+                answer = "now" if self.stopped else self._admission(attempt.rows)
                 if isinstance(answer, Stop):
                     self._stop(answer.reason)
                 if self.stopped:
@@ -142,11 +138,16 @@ class Engine:
                     continue
                 if answer == "later" or self._scout.is_out:
                     return
-                self._scout.send(attempt.key)
             waiting.popleft()
-            self._load.in_flight[attempt.key] = attempt.rows
+            self._scout.send(attempt.key)
             self._load.sent_rows += sent
-            self._begin(group, self._working, self._run_attempt(attempt, group))
+            working = self._load.working[attempt.key] = Working(attempt.rows)
+            self._begin(group, self._tasks, self._run_attempt(attempt, working, group))
+
+    def _admission(self, rows: int) -> Literal["now", "later"] | Stop:
+        usage, price = self._store.usage, self._run.price
+        self._load.tokens, self._load.cost = usage.total_tokens, 0.0 if price is None else price.of(usage)
+        return admission(self._run.options, self._load, rows)
 
     def _begin(
         self, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]
@@ -161,9 +162,9 @@ class Engine:
         tasks.add(task)
         task.add_done_callback(end)
 
-    def _release(self, key: Key) -> None:
+    def _release(self, working: Working) -> None:
         """Let others begin: an ended job does not block creates, however long its results take to appear."""
-        self._load.in_flight.pop(key, None)
+        working.rows = 0
         self._done.set()
 
     def _stop(self, reason: str) -> None:
@@ -175,48 +176,42 @@ class Engine:
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
-    async def _run_attempt(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
+    async def _run_attempt(self, attempt: Attempt, working: Working, group: asyncio.TaskGroup) -> None:
         """Execute an attempt, and schedule the next one."""
         key = attempt.key
         try:
-            arranged = await self._execute(attempt, group)
+            arranged = await self._execute(attempt, working, group)
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
             error.__traceback__ = None  # it would keep its frames alive
             self._unresolved.append(error)
             self._run.emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
         else:
-            self._follow_up(key, arranged, group)
-        self._release(key)
-        self._load.in_doubt.discard(key)
+            self._follow_up(key, arranged, working, group)
+        del self._load.working[key]
         self._scout.end(key)
 
-    async def _execute(self, attempt: Attempt, group: asyncio.TaskGroup) -> Arranged | None:
+    async def _execute(self, attempt: Attempt, working: Working, group: asyncio.TaskGroup) -> Arranged | None:
         """Return the results of an attempt; None if it has none, or they are left for the next call."""
         key = attempt.key
         if not await self._has_rows(attempt):
             return None
-        is_new = self._store.at(key).job_id is None
-        work = RunAttempt(self._run, self._transfers, key)
-        attempt_job = AttemptJob(work)
-        beginning, collecting = Beginning(attempt_job, work), Collecting(attempt_job, work)
+        work = self._work_on(key)
+        is_new = work.attempt.job_id is None
+        beginning = Beginning(work, work.upload, may_be_uploaded=self._run.is_resumed)
         await beginning.upload()
         await beginning.create()
         self._scout.limit(key, group, self._run.time.sleep)
         while True:
-            job = await attempt_job.end(partial(self._follower.ended, key))
+            job = await work.end(partial(self._follower.ended, key))
             if job is not None and (is_new or self._follower.saw_running(job.id)):
-                self._ended_at[key] = self._run.time.monotonic()
+                working.ended_at = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
-                job = await self._confirm_cancelled(attempt_job, job)
+                job = await self._after_cancel(work, working, job)
                 if not job.is_terminal:
-                    self._ended_at.pop(key, None)
                     continue
-                if job.status == BatchJobStatus.CANCELLED:
-                    # A user wants to end it, so no new jobs are created.
-                    self._stop(f"job {job.id} was cancelled")
-                    if not (job.output_file_id or job.error_file_id):
-                        return None
-            arranged = await self._collected(collecting)
+                if job.status == BatchJobStatus.CANCELLED and not (job.output_file_id or job.error_file_id):
+                    return None
+            arranged = await self._collected(work, working)
             if arranged is not None:
                 return arranged
 
@@ -228,8 +223,8 @@ class Engine:
         key = attempt.key
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
-            previous = self._collecting((attempt.shard, attempt.number - 1)).attempt_job
-            if previous.context.attempt.rows and not await Evidence(previous).is_as_collected():
+            previous = self._work_on((attempt.shard, attempt.number - 1))
+            if previous.attempt.rows and not await Evidence(previous).is_as_collected():
                 self._load.sent_rows -= attempt.rows
                 return False
             other = await previous.other_job()
@@ -243,39 +238,34 @@ class Engine:
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:
-            await self._collecting(key).attempt_job.take_up(other)
+            await self._work_on(key).take_up(other)
         return bool(attempt.rows)
 
-    def _collecting(self, key: Key) -> Collecting:
-        work = RunAttempt(self._run, self._transfers, key)
-        return Collecting(AttemptJob(work), work)
+    def _work_on(self, key: Key) -> RunAttempt:
+        return RunAttempt(self._run, self._transfers, key)
 
-    async def _collected(self, collecting: Collecting) -> Arranged | None:
+    async def _after_cancel(self, work: RunAttempt, working: Working, job: BatchJob) -> BatchJob:
+        """Read a job again that seems to have been cancelled; if it was, a user wants to end it, so stop the run."""
+        working.seems_cancelled = True
+        job = await work.look_again(job)
+        working.seems_cancelled = False
+        self._done.set()
+        if job.status == BatchJobStatus.CANCELLED:
+            self._stop(f"job {job.id} was cancelled")
+        return job
+
+    async def _collected(self, work: RunAttempt, working: Working) -> Arranged | None:
         """Return the results of an ended job; None if it has not ended after all."""
-        ended = collecting.attempt_job.context.attempt
-        key = ended.key
-        if _seems_to_have_failed(ended):
-            self._load.in_doubt.add(key)
-        arranged = await collecting.collect(on_wait=partial(self._release, key))
-        if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
-            self._ended_at[key] = self._run.time.monotonic()
+        ended = work.attempt
+        working.seems_failed = _seems_to_have_failed(ended)
+        arranged = await Collecting(work, work).collect(on_wait=partial(self._release, working))
+        working.seems_failed = False
+        if work.attempt.ended_at != ended.ended_at:  # it only seemed to have ended
+            working.ended_at = self._run.time.monotonic()
         if arranged is None:
-            self._ended_at.pop(key, None)
-            self._load.in_doubt.discard(key)
             self._done.set()
             return None
-        self._load.tokens += arranged.usage.total_tokens
-        self._load.cost += self._cost_of(arranged.usage)
-        return self._stop_if_failing(key, arranged)
-
-    async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
-        """Read a job again that seems to have been cancelled."""
-        key = attempt_job.context.attempt.key
-        self._load.seem_cancelled.add(key)
-        job = await attempt_job.look_again(job)
-        self._load.seem_cancelled.discard(key)
-        self._done.set()
-        return job
+        return self._stop_if_failing(ended.key, arranged)
 
     def _stop_if_failing(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if the results of a job show that more jobs would fail in the same way."""
@@ -292,7 +282,7 @@ class Engine:
 
     # --- the next attempt -----------------------------------------------------------------------------------------
 
-    def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
+    def _follow_up(self, key: Key, arranged: Arranged | None, working: Working, group: asyncio.TaskGroup) -> None:
         """Schedule the next attempt at a shard: its remaining rows, or an attempt that is collected again."""
         following = self._next(self._store.shards[key[0]])
         # An attempt that would be followed by itself is left for the next call.
@@ -300,18 +290,14 @@ class Engine:
             return
         if self.stopped and not following.creating_at:
             return
-        self._begin(group, self._delays, self._after(self._delay(key, arranged), following))
+        seconds = 0.0 if arranged is None or working.ended_at is None else self._delay(key, working.ended_at)
+        self._begin(group, self._delays, self._after(seconds, following))
 
-    def _delay(self, key: Key, arranged: Arranged | None) -> float:
-        """Return the seconds until the remaining rows of an attempt may be sent again.
-
-        The time since its end counts. Zero if it ended before this call.
-        """
-        if arranged is None or key not in self._ended_at:
-            return 0.0
+    def _delay(self, key: Key, ended_at: float) -> float:
+        """Return the seconds until the remaining rows may be sent again, of which those since the end count."""
         attempts = (*self._store.earlier(key), self._store.at(key))
         delay = rules.retry_delay(attempts, self._run.options.retry_delays)
-        return max(0.0, delay - (self._run.time.monotonic() - self._ended_at[key]))
+        return max(0.0, delay - (self._run.time.monotonic() - ended_at))
 
     async def _after(self, seconds: float, following: Attempt) -> None:
         if seconds:
@@ -324,5 +310,6 @@ def _seems_to_have_failed(attempt: Attempt) -> bool:
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and not has_files
 
 
-def _has_run(attempt: Attempt) -> bool:
-    return attempt.running_at is not None or not rules.ANSWERED.isdisjoint(rules.outcomes_of(attempt))
+def _shows_valid_input(attempt: Attempt) -> bool:
+    has_run = attempt.running_at is not None or rules.shows_valid_input(attempt.status)
+    return has_run or not rules.ANSWERED.isdisjoint(rules.outcomes_of(attempt))

@@ -16,25 +16,15 @@ from together_batches._text import format_count
 from together_batches.errors import ResultsUnavailableError
 from together_batches.models import BatchJob
 from together_batches.runs import rules
-from together_batches.runs._attempt_job import results_of
+from together_batches.runs._attempt import results_of
 
 if TYPE_CHECKING:
-    from together_batches.runs._attempt_job import AttemptJob
+    from together_batches.runs._attempt import AttemptWork
     from together_batches.runs._joining import Arranged
 
 
-@attrs.frozen
-class Unavailable:
-    """Results that are absent, incomplete or foreign; ``why`` says what is wrong. They may still appear."""
-
-    why: str
-
-
-@attrs.frozen
-class Changed:
-    """A job that differs from its record."""
-
-    job: BatchJob
+class UnavailableError(Exception):
+    """Results are absent, incomplete or foreign; the text says what is wrong. They may still appear."""
 
 
 @attrs.frozen
@@ -48,82 +38,89 @@ class Observation:
 class Evidence:
     """What the service shows of the job of an attempt, and of its results."""
 
-    def __init__(self, attempt_job: AttemptJob) -> None:
-        self._attempt_job = attempt_job
-        self._context = attempt_job.context
+    def __init__(self, work: AttemptWork) -> None:
+        self._work = work
 
-    async def doubt(self, arranged: Arranged) -> Unavailable | Changed | None:
-        """Return why the omitted rows may still appear; None if two readings agree that they will not."""
-        wait = rules.second_look_delay(self._context.attempt, self._context.patience)
+    async def check_omitted(self, arranged: Arranged) -> BatchJob | None:
+        """Read the job twice; return it at once if it differs from its record, None if the readings agree.
+
+        Raises :class:`UnavailableError` if the omitted rows may still appear.
+        """
+        wait = rules.second_look_delay(self._work.attempt, self._work.patience)
         first: Observation | None = None
         while True:
-            seen = await self.observe()
-            if isinstance(seen, Unavailable):
-                return seen
-            changed = self.if_changed(seen.job)
-            if changed is not None:
-                return changed
+            seen = await self._observe()
+            if self.differs(seen.job):
+                return seen.job
             file_ids, sizes = results_of(seen.job)[1:], (arranged.output_bytes, arranged.error_bytes)
             for file_id, said, size in zip(file_ids, seen.sizes, sizes, strict=True):
                 if file_id and size is not None and (not said or said != size):
-                    return Unavailable(
-                        f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}"
-                    )
+                    message = f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}"
+                    raise UnavailableError(message)
             if seen == first or not wait:
                 return None
             first = seen
-            await self._context.time.sleep(wait)
+            await self._work.time.sleep(wait)
 
-    async def observe(self) -> Observation | Unavailable:
-        """Read the job and the metadata of its files once."""
+    async def _observe(self) -> Observation:
+        """Read the job and the metadata of its files once; raise :class:`UnavailableError` if one is absent."""
         job = await self.job()
         if job is None:
-            return Unavailable(f"job {self._context.attempt.job_id} is absent")
+            message = f"job {self._work.attempt.job_id} is absent"
+            raise UnavailableError(message)
         sizes: list[int | None] = [None, None]
         for number, file_id in enumerate((job.output_file_id, job.error_file_id)):
             if file_id:
-                read = partial(self._context.api.file, file_id)
-                found = await self._context.if_present("look-up of the results", read)
+                read = partial(self._work.api.file, file_id)
+                found = await self._work.if_present("look-up of the results", read)
                 if found is None:
-                    return Unavailable(f"the metadata of {file_id}, which holds results of job {job.id}, is absent")
+                    message = f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
+                    raise UnavailableError(message)
                 sizes[number] = found.bytes
         return Observation(job, tuple(sizes))
 
     async def job(self) -> BatchJob | None:
         """Return the job in its present state; None if it is absent."""
-        job_id = self._context.attempt.job_id or ""
-        return await self._context.if_present("look-up of the job", partial(self._context.api.retrieve, job_id))
+        job_id = self._work.attempt.job_id or ""
+        return await self._work.if_present("look-up of the job", partial(self._work.api.retrieve, job_id))
 
-    def if_changed(self, job: BatchJob | None) -> Changed | None:
-        """Return a job that differs from its record; None if it does not, or is absent."""
-        return None if job is None or results_of(job) == results_of(self._context.attempt) else Changed(job)
+    def differs(self, job: BatchJob) -> bool:
+        """Return whether the job differs from its record."""
+        return results_of(job) != results_of(self._work.attempt)
 
     async def is_as_collected(self, *, look_once: bool = False) -> bool:
         """Read the job and its files once more before rows are sent again; return False if they differ.
 
-        If they stay absent, nothing contradicts the evidence with which they were collected. With ``look_once``,
-        their absence is a :class:`ResultsUnavailableError` at once.
+        Then the attempt is to be collected again. If they stay absent, nothing contradicts the evidence with which
+        they were collected. With ``look_once``, their absence is a :class:`ResultsUnavailableError` at once.
         """
-        context, attempt = self._context, self._context.attempt
-        if attempt.job_id is None:
+        attempt = self._work.attempt
+        seen = None if attempt.job_id is None else await self._last_look(look_once=look_once)
+        if seen is None:
             return True
-        absence = Absence(min(context.patience, rules.RECHECK_SECONDS))
-        while isinstance(seen := await self.observe(), Unavailable):
-            if look_once:
-                raise ResultsUnavailableError(seen.why, job_id=attempt.job_id)
-            pause = absence.pause()
-            if pause is None:
-                return True
-            await context.wait("a last look at the results", seen.why, pause)
         # A size that the metadata omits proves nothing: then the files are read once more.
-        if self.if_changed(seen.job) is None and all(
-            noted is None or (said or 0) == noted
-            for said, noted in zip(seen.sizes, (attempt.output_bytes, attempt.error_bytes), strict=True)
+        output_bytes, error_bytes = (said or 0 for said in seen.sizes)
+        if not self.differs(seen.job) and all(
+            noted in {None, said}
+            for noted, said in ((attempt.output_bytes, output_bytes), (attempt.error_bytes, error_bytes))
         ):
             return True
         # These sizes are kept when it is collected again, so that it is not collected for ever if they are
         # permanently wrong, or not given at all.
-        output_bytes, error_bytes = (said or 0 for said in seen.sizes)
-        await context.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
-        await self._attempt_job.note_state(seen.job)
+        await self._work.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
+        await self._work.note_state(seen.job)
         return False
+
+    async def _last_look(self, *, look_once: bool) -> Observation | None:
+        """Read the job and its files once more; return None if they stay absent."""
+        absence = Absence(min(self._work.patience, rules.RECHECK_SECONDS))
+        while True:
+            try:
+                return await self._observe()
+            except UnavailableError as error:
+                if look_once:
+                    raise ResultsUnavailableError(str(error), job_id=self._work.attempt.job_id) from None
+                pause = absence.pause()
+                if pause is None:
+                    return None
+                await self._work.wait("a last look at the results", str(error), pause)

@@ -24,9 +24,8 @@ class JobFollower:
     def __init__(self, run: RunContext, *, on_status: Callable[[str | None], None]) -> None:
         self._run = run
         self._on_status = on_status
-        self._cancelled_before = set[str]()
-        self._seen = set[str]()
         self._running = set[str]()
+        self._not_cancelled = set[str]()
 
     def saw_running(self, job_id: str) -> bool:
         """Return whether the job was seen before its end in this call."""
@@ -34,7 +33,7 @@ class JobFollower:
 
     def cancelled_meanwhile(self, job: BatchJob) -> bool:
         """Return whether the job was cancelled while it was followed, and not before."""
-        return job.status == BatchJobStatus.CANCELLED and job.id not in self._cancelled_before
+        return job.status == BatchJobStatus.CANCELLED and job.id in self._not_cancelled
 
     async def ended(self, key: Key, job_id: str) -> BatchJob:
         """Wait until the job has finished, and return it; raise an error because of which it cannot be followed."""
@@ -43,10 +42,7 @@ class JobFollower:
     def _see(self, key: Key, job: BatchJob) -> None:
         before = self._run.store.at(key)
         if job.status not in _CANCELLED:
-            self._cancelled_before.discard(job.id)
-        elif job.id not in self._seen:
-            self._cancelled_before.add(job.id)
-        self._seen.add(job.id)
+            self._not_cancelled.add(job.id)
         if not job.is_terminal:
             self._running.add(job.id)
         running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None

@@ -41,7 +41,8 @@ class Arranged:
     """Outcome of each row of an attempt, and the tokens used.
 
     ``left`` rows are in no file; ``strays`` are rows of the files that match no row of the attempt. ``refusal`` is
-    the message of a row that was refused for the account. Sizes are those of the files, None without a file.
+    the message of a row that was refused for the account. Sizes are those of the files, None without a file;
+    ``piece_sha256`` is the hash of the lines that were written.
     """
 
     outcomes: bytes
@@ -51,6 +52,7 @@ class Arranged:
     refusal: str | None = None
     output_bytes: int | None = None
     error_bytes: int | None = None
+    piece_sha256: str = ""
 
     @property
     def bytes(self) -> int:

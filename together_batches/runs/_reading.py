@@ -41,7 +41,7 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
-    each = (buckets_of(run, shard, at[shard.number]) for shard in snapshot.shards)
+    each = [buckets_of(run, shard, at[shard.number]) for shard in snapshot.shards]
     pid, host = held or (None, None)
     return RunView(
         **_shared(RunView, run),
@@ -55,8 +55,9 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
                 **_shared(ShardView, shard),
                 bytes=shard.size,
                 attempts=tuple(_attempt(attempt) for attempt in at[shard.number]),
+                not_sent=found.not_sent,
             )
-            for shard in snapshot.shards
+            for shard, found in zip(snapshot.shards, each, strict=True)
         ),
         usage=rules.usage(snapshot.attempts),
         sessions=tuple(
@@ -79,7 +80,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
         state=_state(attempt),
         succeeded=outcomes.count(rules.SUCCEEDED),
         failed=outcomes.count(rules.FAILED),
-        again=outcomes.count(rules.AGAIN),
+        again=sum(map(outcomes.count, rules.sent_again() - {rules.MISSING})),
         missing=outcomes.count(rules.MISSING),
         invalid_answers=outcomes.count(rules.INVALID),
         usage=rules.usage([attempt]),

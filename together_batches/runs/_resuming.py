@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from together_batches.errors import APIResponseValidationError, RunError, UsageError
+from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
 from together_batches.runs._lost_jobs import listed
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from together_batches.models import BatchJob
-    from together_batches.runs._collecting import Collecting
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key
+    from together_batches.runs._run_attempt import RunAttempt
 
 _log = logging.getLogger("together_batches")
 
@@ -32,10 +33,10 @@ _MOST_LOOKED_AT = 3
 class Resuming:
     """Reconciliation of a resumed run with the service."""
 
-    def __init__(self, run: RunContext, collecting: Callable[[Key], Collecting]) -> None:
+    def __init__(self, run: RunContext, work_on: Callable[[Key], RunAttempt]) -> None:
         self._run = run
         self._store = run.store
-        self._collecting = collecting
+        self._work_on = work_on
 
     # --- reconciliation with the service --------------------------------------------------------------------------
 
@@ -62,7 +63,7 @@ class Resuming:
             if attempt.job_id is None:
                 found = self._store.lost_job(attempt, of_files[attempt.key])
                 if found is not None:
-                    await self._collecting(attempt.key).attempt_job.note_job(found)
+                    await self._work_on(attempt.key).note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 
@@ -99,7 +100,7 @@ class Resuming:
             raise RunError(message, directory=str(directory))
 
     async def _exists(self, attempt: Attempt) -> bool:
-        present, api = self._collecting(attempt.key).attempt_job.context.if_present, self._run.api
+        present, api = self._work_on(attempt.key).if_present, self._run.api
         if attempt.job_id and await present("look-up of the job", partial(api.retrieve, attempt.job_id)) is not None:
             return True
         return await present("look-up of the input", partial(api.file, attempt.file_id or "")) is not None
@@ -156,4 +157,5 @@ class Resuming:
         """Collect the available results of an attempt; None if the job of a given-up create was found."""
         if self._store.at(key).job_id not in {None, *self._run.options.give_up}:
             return None
-        return await self._collecting(key).give_up(self._listed)
+        work = self._work_on(key)
+        return await Collecting(work, work).give_up(self._listed)

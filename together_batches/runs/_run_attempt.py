@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,10 +11,11 @@ import attrs
 
 from together_batches._jobs.upload_source import open_upload
 from together_batches._protocol.upload_marks import mark_of
-from together_batches.runs._attempt import AttemptContext
+from together_batches.runs._attempt import AttemptWork
+from together_batches.runs._run_directory import AttemptRows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from together_batches._jobs.create import Created
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt, Key, Shard
+    from together_batches.runs._records import Attempt, Key
     from together_batches.runs._run_directory import RowsToUpload
     from together_batches.runs._values import RunEventKind
 
@@ -43,14 +45,13 @@ class Transfers:
     arranging: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_ARRANGED_AT_ONCE))
 
 
-class RunAttempt(AttemptContext):
-    """An attempt with the ``key``. It is the context of its steps, its input, and the place of its results."""
+class RunAttempt(AttemptWork):
+    """The work on the attempt with the ``key``, and the place of its results."""
 
     def __init__(self, run: RunContext, transfers: Transfers, key: Key) -> None:
         self.api = run.api
         self.patience = run.options.patience
         self.settings = run.store.run
-        self.may_be_uploaded = run.is_resumed
         self._run = run
         self._store = run.store
         self._transfers = transfers
@@ -93,44 +94,37 @@ class RunAttempt(AttemptContext):
 
     async def upload(self) -> tuple[Uploaded, bool]:
         """Upload the rows; return the file, and whether it is marked: no other has its content."""
-        attempt, directory = self.attempt, self._run.directory
+        directory = self._run.directory
         mark = mark_of(self._store.run.id, *self._key) if self._run.options.unique_files else None
         async with self._transfers.uploads:
-            rows = await directory.rows_of(self._shard, self._earlier, attempt, mark)
-            name = directory.name_of(attempt, mark if rows.is_marked else None)
-            uploaded = await self.until_answered("upload", partial(self._upload, rows, name))
+            rows = await directory.rows_of(self._rows, mark)
+            uploaded = await self.until_answered("upload", partial(self._upload, rows))
             await directory.drop(rows.path)
         return uploaded, rows.is_marked
 
-    async def _upload(self, rows: RowsToUpload, name: str) -> Uploaded:
-        async with open_upload(rows.path, name, sha256=rows.sha256) as content:
+    async def _upload(self, rows: RowsToUpload) -> Uploaded:
+        async with open_upload(rows.path, rows.name, sha256=rows.sha256) as content:
             return await self.api.upload(content)
 
-    def reading(self) -> asyncio.Semaphore:
-        """Limit how many results are downloaded at once."""
-        return self._transfers.downloads
-
-    def download_path(self, number: int) -> Path:
-        """Return the path for the first or second file of results."""
-        return self._run.directory.download_of(self.attempt, number)
-
-    async def drop(self, path: Path) -> None:
-        """Remove a download."""
-        await self._run.directory.drop(path)
+    @asynccontextmanager
+    async def downloads(self) -> AsyncGenerator[Sequence[Path]]:
+        """Provide paths for the two files of results, and limit how many are downloaded at once."""
+        directory = self._run.directory
+        paths = [directory.download_of(self.attempt, number) for number in (0, 1)]
+        async with self._transfers.downloads:
+            try:
+                yield paths
+            finally:
+                await directory.drop(*paths)
 
     async def arrange(self, output: Path | None, errors: Path | None) -> Arranged:
         """Write the piece of the attempt from the files of its results."""
         async with self._transfers.arranging:
-            return await self._run.directory.arrange(self._shard, self._earlier, self.attempt, output, errors)
+            return await self._run.directory.arrange(self._rows, output, errors)
 
-    async def keep(self) -> str:
-        """Return the hash of the piece, which is in its place."""
-        return await self._run.directory.piece_sha256(self.attempt)
-
-    @property
-    def _shard(self) -> Shard:
-        return self._store.shards[self._key[0]]
+    async def keep(self) -> None:
+        """Do nothing: the piece is in its place."""
 
     @property
-    def _earlier(self) -> Sequence[Attempt]:
-        return self._store.earlier(self._key)
+    def _rows(self) -> AttemptRows:
+        return AttemptRows(self._store.shards[self._key[0]], self._store.earlier(self._key), self.attempt)

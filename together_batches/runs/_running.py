@@ -66,9 +66,11 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
             raise
         # Without rows to send or collect. A cancelled job may be left for the next call.
         is_complete = not (store.buckets.not_sent or store.buckets.in_flight)
-        if is_complete and (store.run.finished_at is None or places.output not in ours):
-            await engine.restore()
-            await _write_output(call, places, ours)
+        if is_complete:
+            if store.run.finished_at is None or places.output not in ours:
+                await engine.restore()
+                await _write_output(call, places, ours)
+            await call.directory.clear(store.attempts)  # also if a former call was killed before this
         return _report(call, places, stopped=engine.stopped, is_complete=is_complete)
 
 
@@ -221,7 +223,6 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
         await in_thread(partial(_refuse_others, places, call.options, list(claims)))
         await in_thread(lambda _: _commit(output, failures, ours))
     await store.save_run(finished_at=call.time.now())
-    await call.directory.clear(store.attempts)
     call.emit(RunEventKind.FINISHED, f"{places.output} is written")
 
 

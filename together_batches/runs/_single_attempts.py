@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,9 @@ from together_batches._validation import path_of, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
 from together_batches.models import BatchJob
-from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._binary import BinaryInput, check_sink
-from together_batches.runs._caller_attempt import (
-    CallerAttempt,
-    CallerResults,
-    CallerRows,
-    Save,
-    Settings,
-)
+from together_batches.runs._caller_attempt import CallerAttempt, CallerResults, Save, Settings, upload
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
 from together_batches.runs._dataset import RowsWithFormat
@@ -99,31 +93,30 @@ async def begin(
         check_endpoint_of_schema(endpoint)
     check_order(attempt.shard, [*earlier, attempt], gaps=True)
     settings = Settings(endpoint, model_id, priority)
-    context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
+    work = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
     if attempt.job_id is not None or attempt.collected_at is not None:
         return attempt
     if not attempt.rows:
-        await context.save(collected_at=context.time.now())
-        return context.attempt
+        await work.save(collected_at=work.time.now())
+        return work.attempt
     for each in earlier:
         if each.job_id is not None:
-            context.api.know(BatchJob(id=each.job_id, created_at=each.created_at))
-    attempt_job = AttemptJob(context)
+            work.api.know(BatchJob(id=each.job_id, created_at=each.created_at))
     with own_thread():
         if earlier and not attempt.creating_at:
-            previous = CallerAttempt(context.api, earlier[-1], save, earlier, settings, patience=patience)
-            other = await AttemptJob(previous).other_job()
+            previous = CallerAttempt(work.api, earlier[-1], save, earlier, settings, patience=patience)
+            other = await previous.other_job()
             if other is not None:
-                await attempt_job.take_up(other)
-                return context.attempt
+                await work.take_up(other)
+                return work.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
         given = BinaryInput.of(source)
         if adapter is not None:
             given = BinaryInput(RowsWithFormat(given, adapter))
-        beginning = Beginning(attempt_job, CallerRows(context, given, mark, endpoint), look_once=look_once)
+        beginning = Beginning(work, partial(upload, work, given, mark, endpoint), look_once=look_once)
         await beginning.upload()
         await beginning.create()
-    return context.attempt
+    return work.attempt
 
 
 async def collect(
@@ -182,7 +175,7 @@ async def collect(
     is_again = attempt.collected_at is not None
     if is_again:  # from the beginning
         attempt = attrs.evolve(attempt, collected_at=None, outcomes=b"", output_bytes=None, error_bytes=None)
-    context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
+    work = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
     if attempt.job_id is None and not (give_up and attempt.creating_at):
         message = f"{name_of(attempt.key)} has no job yet: begin it first"
         raise UsageError(message)
@@ -190,12 +183,12 @@ async def collect(
     with own_thread():
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
-            results = CallerResults(context, rows, sink, Path(scratch.name), schema=adapter, is_again=is_again)
-            await _collect(Collecting(AttemptJob(context), results), give_up=give_up)
+            results = CallerResults(work, rows, sink, Path(scratch.name), schema=adapter, is_again=is_again)
+            await _collect(work, Collecting(work, results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: scratch.cleanup())
-    return context.attempt
+    return work.attempt
 
 
 async def recheck(
@@ -223,23 +216,22 @@ async def recheck(
         APIError: the service refused, or did not answer.
         UsageError: an invalid argument.
     """
-    context = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
+    work = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
     if attempt.rows and attempt.collected_at is not None:
-        await Evidence(AttemptJob(context)).is_as_collected(look_once=look_once)
-    return context.attempt
+        await Evidence(work).is_as_collected(look_once=look_once)
+    return work.attempt
 
 
-async def _collect(collecting: Collecting, *, give_up: bool) -> None:
+async def _collect(work: CallerAttempt, collecting: Collecting, *, give_up: bool) -> None:
     """Collect the results of a job that has ended, or of one that is given up."""
-    attempt_job = collecting.attempt_job
 
     async def listed() -> list[BatchJob]:
         # Only a marked file identifies its job here.
-        return (await attempt_job.list_jobs()).jobs if attempt_job.context.attempt.marked else []
+        return (await work.list_jobs()).jobs if work.attempt.marked else []
 
     if give_up and await collecting.give_up(listed) is not None:
         return
-    if await attempt_job.note_if_changed(await attempt_job.read()):
+    if await work.note_if_changed(await work.read()):
         await collecting.collect(on_wait=lambda: None)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from together_batches.rows import Usage
 from together_batches.runs import rules
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
@@ -29,7 +30,10 @@ def buckets_of(run: Run, shard: Shard, attempts: Sequence[Attempt]) -> rules.Buc
 
 
 class RunStore:
-    """The run, its shards and the attempts at each of them, backed by a :class:`Ledger`."""
+    """The run, its shards and the attempts at each of them, backed by a :class:`Ledger`.
+
+    ``usage`` are the tokens of all attempts: those of one whose results are collected again count once.
+    """
 
     def __init__(self, ledger: Ledger, snapshot: LedgerSnapshot) -> None:
         self._ledger = ledger
@@ -38,6 +42,7 @@ class RunStore:
         self._attempts = {shard.number: list[Attempt]() for shard in snapshot.shards}
         for attempt in snapshot.attempts:
             self._attempts[attempt.shard].append(attempt)
+        self.usage = rules.usage(snapshot.attempts)
         self._counts: dict[int, rules.Buckets] = {}
         self._total = rules.Buckets()
         self._uncounted = set(self._attempts)
@@ -103,9 +108,7 @@ class RunStore:
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:
             attempts.append(attrs.evolve(attempt, planned_at=planned_at))
-        elif (before := attempts[attempt.number - 1]).rows != attempt.rows or (
-            before.retries_invalid != attempt.retries_invalid
-        ):
+        elif attempts[attempt.number - 1] != attempt:
             attempts[attempt.number - 1] = attempt
         else:
             return
@@ -128,9 +131,15 @@ class RunStore:
 
     def _put(self, key: Key, changes: dict[str, Any]) -> Attempt:
         shard, number = key
-        attempt = attrs.evolve(self.at(key), **changes)
+        before = self.at(key)
+        attempt = attrs.evolve(before, **changes)
         self._attempts[shard][number - 1] = attempt
         self._uncounted.add(shard)
+        self.usage = Usage(
+            self.usage.prompt_tokens + attempt.prompt_tokens - before.prompt_tokens,
+            self.usage.completion_tokens + attempt.completion_tokens - before.completion_tokens,
+            self.usage.total_tokens + attempt.total_tokens - before.total_tokens,
+        )
         return attempt
 
     async def note_changes(self, sleep: Callable[[float], Awaitable[None]]) -> None:

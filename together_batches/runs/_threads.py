@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope, to_thread
 
@@ -59,8 +59,15 @@ async def in_thread(work: Callable[[Callable[[], None]], T], *, large: bool = Fa
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         over.set()
-        with CancelScope(shield=True):
-            await asyncio.wait([working])
-        if not working.cancelled():
-            working.exception()  # retrieved, so that it is not logged: the cancellation takes precedence
+        await ended(working)
         raise
+
+
+async def ended(future: asyncio.Future[Any]) -> None:
+    """Wait for the end of a future, however often the waiting task is cancelled, and disregard its result."""
+    with CancelScope(shield=True):  # without it, a cancelled scope would cancel each wait at once
+        while not future.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()  # retrieved, so that it is not logged: the cancellation takes precedence

@@ -188,9 +188,9 @@ class AttemptView(Plain):
     The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
     planned, before anything was sent; uploaded; immediately before the create was sent (``creating_at``); job id
     received (``known_at``); first seen running; first seen ended; results collected. ``found`` is true for a job that
-    was found again after a crash. ``failed`` rows are not sent again; ``again`` rows, which failed, and ``missing``
-    rows, which have no answer, are sent again if attempts are left. Rows with ``invalid_answers`` are sent again if
-    the run retries them.
+    was found again after a crash. ``failed`` rows are not sent again; ``again`` rows, which failed or were refused
+    for the account, and ``missing`` rows, which have no answer, are sent again if attempts are left. Rows with
+    ``invalid_answers`` are sent again if the run retries them.
     """
 
     number: int
@@ -225,7 +225,8 @@ class AttemptView(Plain):
 class ShardView(Plain):
     """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
-    ``offset`` and ``bytes`` are its position and size in the input.
+    ``offset`` and ``bytes`` are its position and size in the input. ``not_sent`` rows, counted as in
+    :class:`RunView`, are still to be sent, or sent again.
     """
 
     number: int
@@ -234,6 +235,7 @@ class ShardView(Plain):
     offset: int
     bytes: int
     attempts: tuple[AttemptView, ...] = ()
+    not_sent: int = 0
 
 
 @attrs.frozen(kw_only=True)

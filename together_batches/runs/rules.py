@@ -165,7 +165,8 @@ def next_attempt(
     With ``retry_invalid``, it also has the rows whose answers are invalid, of all attempts.
 
     An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
-    may then have no rows. Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
+    may then have no rows. It loses an upload from before that, because its rows may be others, even if as many.
+    Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
     """
     _check(shard, attempts)
     if not attempts:
@@ -173,7 +174,8 @@ def next_attempt(
     attempt = next((attempt for attempt in attempts if attempt.collected_at is None), None)
     if attempt is not None and (attempt.number == 1 or attempt.creating_at is not None):
         return attempt
-    latest = _latest(shard, attempts if attempt is None else attempts[: attempt.number - 1])
+    earlier = attempts if attempt is None else attempts[: attempt.number - 1]
+    latest = _latest(shard, earlier)
     retries = retry_invalid and INVALID in latest
     left = _count(latest, sent_again(retry_invalid=retries))
     if attempt is None:
@@ -181,7 +183,9 @@ def next_attempt(
             return None
         number = attempts[-1].number + 1
         return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
-    if (left, retries) == (attempt.rows, attempt.retries_invalid):
+    uploaded_at = attempt.uploaded_at or now
+    is_outdated = any(each.collected_at is not None and each.collected_at > uploaded_at for each in earlier)
+    if not is_outdated and (left, retries) == (attempt.rows, attempt.retries_invalid):
         return attempt
     former = attempt.former_file_ids_with(attempt.file_id)
     return attrs.evolve(

@@ -10,9 +10,8 @@ data is in this one file, whatever happens to the files beside it.
 
 from together_batches.runs._ledger.connection import NAME
 from together_batches.runs._ledger.creation import create
-from together_batches.runs._ledger.deliveries import note_delivery
 from together_batches.runs._ledger.reading import read
 from together_batches.runs._ledger.schema import VERSION
-from together_batches.runs._ledger.sqlite_ledger import SqliteLedger, opened
+from together_batches.runs._ledger.sqlite_ledger import SqliteLedger, note_delivery, opened
 
 __all__ = ["NAME", "VERSION", "SqliteLedger", "create", "note_delivery", "opened", "read"]

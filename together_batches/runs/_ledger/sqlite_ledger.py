@@ -1,4 +1,4 @@
-"""The ledger of the process that holds a run: one thread owns the connection."""
+"""Writing to a ledger: by the process that holds the run, whose thread owns a connection, and of notifications."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from together_batches.runs._ledger.connection import (
     make_durable,
     path_in,
     transaction,
+    version_of,
 )
-from together_batches.runs._ledger.schema import ATTEMPT, RUN, SESSION, UPGRADES, VERSION, load_all
+from together_batches.runs._ledger.schema import ATTEMPT, DELIVERY, RUN, SESSION, UPGRADES, VERSION, load_all
 from together_batches.runs._records import Session
+from together_batches.runs._threads import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
     from together_batches.runs._ledger.schema import Record, Table
-    from together_batches.runs._records import Attempt, LedgerSnapshot, Run
+    from together_batches.runs._records import Attempt, Delivery, LedgerSnapshot, Run
 
 T = TypeVar("T")
 
@@ -111,9 +113,7 @@ class SqliteLedger:
         try:
             await asyncio.shield(closed)
         except asyncio.CancelledError:
-            await asyncio.wait([closed])
-            if not closed.cancelled():
-                closed.exception()  # retrieved, so that it is not logged
+            await ended(closed)
             raise
         finally:
             self._thread.shutdown(wait=False)
@@ -167,3 +167,16 @@ class SqliteLedger:
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, done)
+
+
+def note_delivery(directory: Path, delivery: Delivery) -> None:
+    """Note a delivery, durably. The run may go on meanwhile, unless its file system has no locks."""
+    path = path_in(directory)
+    with explained(directory, "written"), ExitStack() as stack:
+        if not _lock.has_record_locks(directory):
+            stack.enter_context(_lock.locked(directory))
+        connection = stack.enter_context(closing(connected(path, "mode=rw")))
+        version_of(directory, connection)
+        make_durable(directory, connection)
+        with transaction(connection):
+            DELIVERY.save(connection, [delivery])

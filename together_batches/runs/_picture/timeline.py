@@ -115,7 +115,7 @@ def timeline(view: RunView, now: datetime) -> Timeline:
         last, end = max(last, view.finished_at), "finished"
     known = max((last - began).total_seconds(), _SHORTEST)
     seconds = known * (1 + _BEYOND) if view.state == "interrupted" else known
-    lanes = tuple(_lane(shard, view.max_attempts, began, seconds) for shard in view.shards)
+    lanes = tuple(_lane(shard, began, seconds) for shard in view.shards)
     return Timeline(view, began, seconds, known, end, lanes, tuple(_absences(view, began, known, seconds)))
 
 
@@ -149,7 +149,7 @@ def _times(attempt: AttemptView) -> Iterator[datetime]:
             yield time
 
 
-def _lane(shard: ShardView, max_attempts: int, began: datetime, seconds: float) -> Lane:
+def _lane(shard: ShardView, began: datetime, seconds: float) -> Lane:
     bars: list[Bar] = []
     free = 0.0
     for attempt in shard.attempts:
@@ -157,7 +157,7 @@ def _lane(shard: ShardView, max_attempts: int, began: datetime, seconds: float) 
         bars.append(bar)
         free = bar.end
     answered = sum(attempt.succeeded for attempt in shard.attempts)
-    return Lane(shard, tuple(bars), answered, standing(shard, max_attempts))
+    return Lane(shard, tuple(bars), answered, standing(shard))
 
 
 def _stretches(attempt: AttemptView, began: datetime, free: float, seconds: float) -> Iterator[Stretch]:
@@ -182,14 +182,13 @@ def _ended_badly(attempt: AttemptView) -> bool:
     return attempt.status in bad or attempt.error is not None
 
 
-def standing(shard: ShardView, max_attempts: int) -> str:
+def standing(shard: ShardView) -> str:
     """Return the state of a shard in a few words."""
     if not shard.attempts:
         return "not sent"
     last = shard.attempts[-1]
     if last.state == "collected":
-        tries = sum(attempt.status != BatchJobStatus.CANCELLED for attempt in shard.attempts)
-        return "to be sent again" if last.again + last.missing and tries < max_attempts else "done"
+        return "to be sent again" if shard.not_sent else "done"
     if last.state == "running":
         status = str(last.status or "created").replace("_", " ").lower()
         return status if last.progress is None else f"{status}, {last.progress:.0f} %"

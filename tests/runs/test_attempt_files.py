@@ -10,8 +10,8 @@ import pytest
 
 from together_batches import UsageError, jsonl
 from together_batches._protocol.upload_marks import MARK_BYTES, Mark, mark_of
+from together_batches.runs._attempt_files import RowsUpload
 from together_batches.runs._binary import BinaryInput
-from together_batches.runs._rows_upload import RowsUpload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
