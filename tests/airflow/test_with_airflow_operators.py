@@ -90,6 +90,14 @@ def test_the_result_of_another_task_as_requests(requests: Path) -> None:
             TogetherBatchOperator(task_id="other", requests=other.output, results_uri="s3://bucket/answers.jsonl")
 
 
+def test_an_invalid_request(service: Emulator, requests: Path) -> None:
+    """A problem of a request is reported with its number, whether the requests are given or in a file."""
+    rows: list[Any] = [jsonl.chat_request("a", model="m", messages=[]), {"custom_id": "b", "body": {}}]
+    with pytest.raises(AirflowFailException, match=r"line 2 .*custom_id 'b': body.model is missing"):
+        _batch(requests, requests_uri=None, requests=rows).execute(CONTEXT)
+    assert len(service.requests) == 0
+
+
 def test_an_invalid_option_of_a_dataset() -> None:
     """What applies to the last task of a dataset is checked before the first one runs, too."""
     with DAG("invalid_dataset"), pytest.raises(UsageError, match="fail_when is one of"):

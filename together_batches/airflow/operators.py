@@ -169,7 +169,7 @@ class TogetherBatchOperator(BaseOperator):
         if self.requests_uri is not None:
             source = _storage.reader(_storage.requests_of(self.requests_uri, self.results_uri))
         else:
-            content = b"".join(jsonl.encode(request) + b"\n" for request in self.requests or ())
+            content = b"".join(map(jsonl.encode, self.requests or ()))
             source = partial(BytesIO, content)
         results = _storage.location(self.results_uri, parameter="results_uri")
         pieces = _storage.directory_of(results, identity_of(context))
