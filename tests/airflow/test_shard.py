@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import pytest
@@ -736,6 +737,31 @@ def test_errors_of_a_storage(tmp_path: Path) -> None:
     with pytest.raises(BatchesError, match=r"cannot read .*answers.jsonl: LookupError: no credentials") as caught:
         _storage.read_bytes(Broken(tmp_path / "answers.jsonl"))
     assert not isinstance(caught.value, UsageError)
+
+
+class Failing(Local):
+    """A file that is opened, and then cannot be read, or written, to its end."""
+
+    def open(self, mode: str) -> Any:
+        file = io.BytesIO()
+        file.read = file.write = self._fail  # type: ignore[method-assign]
+        return file
+
+    def _fail(self, _: object) -> NoReturn:
+        raise OSError("the connection broke")
+
+
+def test_the_file_that_failed_is_named(tmp_path: Path) -> None:
+    """If a file is copied, the error says whether it was read or written, and which of the two it is."""
+    piece, results = tmp_path / "piece.jsonl", tmp_path / "answers.jsonl"
+    with pytest.raises(UsageError, match=r"^cannot read .*piece.jsonl: the connection broke$"):
+        _storage.put_all(_storage.blocks_of(Failing(piece)), Local(results))
+    with pytest.raises(UsageError, match=r"^cannot read .*piece.jsonl: there is no such file"):
+        _storage.put(piece, Local(results))
+    assert list(tmp_path.iterdir()) == []
+    piece.write_bytes(b"content")
+    with pytest.raises(UsageError, match=r"^cannot write .*none/copy.jsonl: there is no such"):
+        _storage.fetch(Local(piece), tmp_path / "none" / "copy.jsonl")
 
 
 @pytest.mark.parametrize(

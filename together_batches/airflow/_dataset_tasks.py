@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
@@ -11,7 +12,7 @@ from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from together_batches.airflow._airflow import BaseTrigger, Context
@@ -297,17 +298,11 @@ class JoinOperator(BaseOperator):
             _storage.failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]
         ]
         if failures:
-            _storage.put_all(_content_of(failures), _storage.failures_of(results))
+            _storage.put_all(chain.from_iterable(map(_storage.blocks_of, failures)), _storage.failures_of(results))
         else:
             _storage.remove(_storage.failures_of(results))  # of an earlier run
-        _storage.put_all(_content_of(places), results)
+        _storage.put_all(chain.from_iterable(map(_storage.blocks_of, places)), results)
         manifest = sum_of(manifests, results, _storage.failures_of(results) if failures else None)
         with pushed_if_failing(context, manifest):
             check_outcome(manifest, self.fail_when)
         return manifest
-
-
-def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
-    for place in places:
-        with _storage.reader(place)() as file:
-            yield from _storage.blocks_of(file)
