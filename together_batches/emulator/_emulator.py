@@ -369,7 +369,9 @@ class Emulator:
         """Return the number of requests for this operation since the emulator was created.
 
         The operations are create, retrieve, list, cancel; upload (direct), begin_upload, store, preprocess; file,
-        files, content, fetch (from the storage), delete; whoami and other. Raises ValueError for another name.
+        files, content, fetch (from the storage), delete; models, whoami and other.
+
+        Raises ValueError for another name.
         """
         if operation not in OPERATIONS:
             raise ValueError(f"there is no operation {operation!r}; choose one of {OPERATIONS}")
