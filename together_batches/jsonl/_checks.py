@@ -12,7 +12,7 @@ import attrs
 
 from together_batches._fields import Plain
 from together_batches._protocol import json_codec, request_codec
-from together_batches._text import count_of, format_count
+from together_batches._text import KEPT_OF_A_TEXT, count_of, format_count, short
 from together_batches._validation import positive_int
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
@@ -20,7 +20,6 @@ from together_batches.jsonl._requests import (
     AUDIO,
     CHAT,
     JSON_SPACE,
-    KEPT_OF_A_TEXT,
     MAX_CUSTOM_ID,
     RequestLike,
     check_endpoint,
@@ -28,7 +27,6 @@ from together_batches.jsonl._requests import (
     encoded,
     faults_of,
     no_json,
-    short,
 )
 from together_batches.jsonl._shapes import other_shape
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of

@@ -10,8 +10,8 @@ from numbers import Integral
 from typing import Any
 
 from together_batches._protocol import json_codec
+from together_batches._text import short
 from together_batches.errors import UsageError
-from together_batches.jsonl._requests import short
 
 Row = Mapping[str, Any]
 """A row of a table: the value of each column by its name."""

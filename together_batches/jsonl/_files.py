@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
-from together_batches._text import format_count
+from together_batches._text import format_count, short
 from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
@@ -24,7 +24,6 @@ from together_batches.jsonl._requests import (
     decode,
     encode,
     invalid,
-    short,
 )
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
