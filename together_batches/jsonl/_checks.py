@@ -166,7 +166,7 @@ class Check:
         rows = request_codec.requests(lines.text, lines.texts) if can_be_usual else None
         if rows is None:
             self.ids = []
-            return [place for place, line in enumerate(lines) if not self._is_good(line)]
+            return [place for place, line in enumerate(lines) if not self.is_good(line)]
         self.ids = ids = [row.custom_id for row in rows]
         found = Counter([row.body.model for row in rows])
         if (
@@ -186,7 +186,7 @@ class Check:
             if is_usual and self._first_lines.setdefault(custom_id, line.number) == line.number:
                 self.rows += 1
                 self._models[model] += 1
-            elif not self._is_good(line):
+            elif not self.is_good(line):
                 bad.append(place)
         return bad
 
@@ -247,8 +247,8 @@ class Check:
             )
             self._problems.append(Problem(message, line, offset, kept))
 
-    def _is_good(self, line: Line) -> bool:
-        """Return whether the line is a row without a problem."""
+    def is_good(self, line: Line) -> bool:
+        """Return whether the line is a row without a problem; note its problems."""
         rules, number, offset, content = self._rules, line.number, line.offset, line.content
         if number == 1 and offset and not rules.mending:
             self.note("the file begins with a byte order mark (BOM): save it as UTF-8 without one", 1, 0)
