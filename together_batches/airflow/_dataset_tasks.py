@@ -80,12 +80,9 @@ class PlanOperator(BaseOperator):
         self.max_rows_per_job = max_rows_per_job
         self.group = group
 
+    @failing_for_good()
     def execute(self, context: Context) -> list[int]:
         """Cut the requests, and keep the plan beside the results."""
-        with failing_for_good():
-            return self._cut(context)
-
-    def _cut(self, context: Context) -> list[int]:
         from together_batches import runs
         from together_batches._protocol.to_dict import to_dict
         from together_batches._text import count_of, format_count
@@ -275,12 +272,9 @@ class JoinOperator(BaseOperator):
         self.group = group
         self.fail_when = fail_when
 
+    @failing_for_good()
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the results, and return the manifest."""
-        with failing_for_good():
-            return self._join(context)
-
-    def _join(self, context: Context) -> dict[str, Any]:
         from together_batches.airflow._manifest import check_outcome, sum_of
 
         results, directory = _directory(self.results_uri, context, self.group)
