@@ -16,8 +16,8 @@ from together_batches.airflow import (
     together_run,
 )
 from together_batches.airflow._airflow import AirflowFailException
+from together_batches.airflow._common import failing_for_good
 from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, ShardOperator
-from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
 from together_batches.emulator import Answer, Fault, Timing
 from together_batches.errors import APIError, BatchesError, InternalServerError, UsageError

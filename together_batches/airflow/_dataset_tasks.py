@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import BaseOperator
-from together_batches.airflow._tasks import check_choice, failing_for_good, pushed_if_failing, schema_of
+from together_batches.airflow._common import check_choice, failing_for_good, pushed_if_failing, schema_of
 from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.airflow._airflow import BaseTrigger, Context
+    from together_batches.airflow._common import FailWhen, TaskSchema
     from together_batches.airflow._shard import Work
     from together_batches.airflow._state import Entries, TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen, TaskSchema
 
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from together_batches._validation import positive_int, positive_number
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
-from together_batches.airflow._tasks import (
+from together_batches.airflow._common import (
     check_choice,
     check_schema,
     explained_deferral,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from typing import IO, NoReturn
 
     from together_batches.airflow._airflow import BaseTrigger, Context
+    from together_batches.airflow._common import FailWhen, OnKill, TaskSchema
     from together_batches.airflow._shard import Finished, ShardWork, Waiting, Work
     from together_batches.airflow._state import TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen, OnKill, TaskSchema
     from together_batches.jsonl import RequestLike
     from together_batches.models import BatchJob
     from together_batches.outcomes import CancelReport

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
-from together_batches.airflow._tasks import explained_deferral, failing_for_good
+from together_batches.airflow._common import explained_deferral, failing_for_good
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import BatchesError, UsageError
 
