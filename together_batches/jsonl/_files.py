@@ -47,18 +47,17 @@ def read(source: Source) -> Iterator[BatchRequest]:
         yield from cast("Iterable[BatchRequest]", source)
         return
     for lines in cut_lines(blocks_of(cast("Bytes", source)), LineSplitter()):
-        for place, content in enumerate(lines.contents):
-            is_whole = lines.odd is None or lines.odd[place].whole
-            if is_whole and not content.strip(JSON_SPACE):
+        for line in lines:
+            if line.whole and not line.content.strip(JSON_SPACE):
                 continue
             try:
-                if not is_whole:
-                    length = format_count(lines[place].length)
-                    message = f"the line has {length} bytes, more than {format_count(MAX_LINE_BYTES)}"
+                if not line.whole:
+                    message = (
+                        f"the line has {format_count(line.length)} bytes, more than {format_count(MAX_LINE_BYTES)}"
+                    )
                     raise ValidationError(message)
-                yield decode(content)
+                yield decode(line.content)
             except ValidationError as error:
-                line = lines[place]
                 places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
                 raise ValidationError(f"{name_of(source)}: {places[0]}", problems=places) from error
 

@@ -31,7 +31,7 @@ def rows_of_file(path: Path) -> Iterator[list[ResultRow]]:
     Raises :class:`UsageError` if the file cannot be read, and :class:`ValidationError` at a line without a result.
     """
     for lines in cut_lines(blocks_of(path, BLOCK_BYTES), LineSplitter(LONGEST_LINE_BYTES)):
-        rows = None if lines.odd else result_rows.rows_of_lines(lines.text, lines.texts)
+        rows = result_rows.rows_of_lines(lines.text, lines.texts) if lines.are_plain else None
         yield [row for line in lines for row in _row_of(path, line)] if rows is None else rows
 
 
