@@ -20,7 +20,6 @@ from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of, is_arrow
 from together_batches.jsonl._tables import rows_in
 from together_batches.tables._columns import Column
-from together_batches.tables._rows import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +106,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
 
 def _request_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
     def rows() -> Iterator[_Row]:
-        for lines in cut_lines(blocks_of(path, BLOCK_BYTES), LineSplitter()):
+        for lines in cut_lines(blocks_of(path), LineSplitter()):
             for line in lines:
                 # A run sets bad lines aside, and no result is about them.
                 with suppress(ValidationError):
