@@ -28,7 +28,7 @@ from together_batches.jsonl._requests import (
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._requests import RequestLike
@@ -177,13 +177,18 @@ def split(
         width = max(3, len(str(len(files))))
         for number, file in enumerate(files, start=1):
             file.path = folder / f"{prefix}-{number:0{width}}.jsonl"
-        _refuse(file.path for file in files)
-        with ExitStack() as undo:  # all of them get their names, or none
-            for file in files:
-                file.commit()
-                undo.callback(file.path.unlink, missing_ok=True)
-            undo.pop_all()
+        _commit_all(files)
     return [file.path for file in files]
+
+
+def _commit_all(files: Sequence[AtomicFile]) -> None:
+    """Give all files their names, or none."""
+    _refuse(file.path for file in files)
+    with ExitStack() as undo:
+        for file in files:
+            file.commit()
+            undo.callback(file.path.unlink, missing_ok=True)
+        undo.pop_all()
 
 
 def _good_lines(check: Check, source: Source) -> Iterator[Lines]:
