@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Awaitable, Callable, Container
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
 
 from together_batches import jsonl
+from together_batches._jobs.upload_source import open_upload
 from together_batches._local.atomic_file import AtomicFile
+from together_batches._local.os_errors import explained
 from together_batches._protocol import request_codec
+from together_batches._protocol.request_codec import response_format_member, with_response_format
+from together_batches._schema.response_format import response_format_text
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
-from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._lines import changed_lines, cut_lines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._attempt import AttemptContext
 from together_batches.runs._attempt_files import upload_name, write_piece
@@ -23,7 +29,6 @@ from together_batches.runs._binary import BinaryInput, write_sink
 from together_batches.runs._context import log_failure, name_of
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
-from together_batches.runs._rows_upload import RowsUpload
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches._schema.adapters import Adapter
     from together_batches.errors import APIError, BatchesError
+    from together_batches.jsonl import Readable
     from together_batches.models import BatchJob
     from together_batches.runs._binary import BinarySink
     from together_batches.runs._context import RunApi
@@ -141,33 +147,58 @@ class CallerAttempt(AttemptContext):
 class CallerRows:
     """The rows of an attempt, to be uploaded. Only a marked file that is known already can be the attempt's own."""
 
-    def __init__(self, context: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
+    def __init__(
+        self,
+        context: CallerAttempt,
+        source: BinaryInput,
+        mark: Mark | None,
+        endpoint: str,
+        schema: Adapter[Any] | None,
+    ) -> None:
         self.may_be_uploaded = mark is not None
         self._context = context
         self._source = source
         self._mark = mark
         self._endpoint = endpoint
+        self._schema = schema
 
     async def upload(self) -> tuple[Uploaded, bool]:
         """Check the rows and upload them; return the file, and whether it is marked."""
-        content = RowsUpload(self._source, self._mark)
+        name = upload_name(self._source.stem or "requests", self._context.attempt, None)
+        opened = ExitStack()
         try:
-            await in_thread(lambda _: self._check(), large=True)
-            await in_thread(content.measure, large=True)
-            content.name = upload_name(
-                self._source.stem or "requests", self._context.attempt, self._mark if content.is_marked else None
-            )
-            uploaded = await self._context.api.upload(content)
+            rows = await in_thread(partial(self._checked, opened), large=True)
+            async with open_upload(rows, name, mark=self._mark) as content:
+                uploaded = await self._context.api.upload(content)
             self.may_be_uploaded = content.is_marked
         finally:
             with anyio.CancelScope(shield=True):
-                await in_thread(lambda _: content.close())
+                await in_thread(lambda _: opened.close())
         return uploaded, content.is_marked
 
-    def _check(self) -> None:
+    def _checked(self, opened: ExitStack, raise_if_cancelled: Callable[[], None]) -> Path | IO[bytes]:
+        """Return the rows after a check: their path, or a copy of rows that have no path, or get a schema."""
         with self._source.opened() as file:
-            found = jsonl.validate(file, endpoint=self._endpoint)
-        found.raise_for_problems()
+            if self._source.path is not None and self._schema is None:
+                self._check(file)
+                return self._source.path
+            blocks = blocks_of(file)
+            if self._schema is not None:
+                member = response_format_member(response_format_text(self._schema))
+                blocks = changed_lines(blocks, partial(with_response_format, member=member))
+            with explained("write to", "the directory for temporary files"):
+                copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+                for block in blocks:
+                    raise_if_cancelled()
+                    copy.write(block)
+                copy.seek(0)
+        self._check(copy)
+        copy.seek(0)
+        return copy
+
+    def _check(self, file: Readable) -> None:
+        found = jsonl.validate(file, endpoint=self._endpoint)
+        attrs.evolve(found, source=str(self._source)).raise_for_problems()
         _check_count(found.rows, self._context.attempt, self._source)
 
 
