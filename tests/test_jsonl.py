@@ -982,10 +982,19 @@ class _Unreadable:
         (lambda: jsonl.decode(memoryview(b"{}")), "decode takes a line as bytes, not memoryview"),
         (lambda: jsonl.chat_request("a", model="m", messages=7), "messages is one value"),
         (lambda: jsonl.write([], 7), "path is a path, not int: 7"),
+        (lambda: jsonl.write([], [0] * 1000), r"path is a path, not list: \[(0, ){66}0…$"),
         (lambda: jsonl.split([], 7), "directory is a path, not int: 7"),
         (lambda: jsonl.validate(_Unreadable()), "requests come from a path, bytes"),
     ],
-    ids=["decode text", "decode memory", "messages", "write", "split", "an object without a read method"],
+    ids=[
+        "decode text",
+        "decode memory",
+        "messages",
+        "write",
+        "write to a list",
+        "split",
+        "an object without a read method",
+    ],
 )
 def test_values_of_another_type(call: Callable[[], object], expected: str) -> None:
     """Each is refused with an error of the package that says what is accepted."""

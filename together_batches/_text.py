@@ -1,7 +1,9 @@
-"""Text for people: counts with separators, durations, and external text made printable."""
+"""Text for people: counts with separators, durations, values of bounded length, and external text made printable."""
 
 from __future__ import annotations
 
+KEPT_OF_A_TEXT = 200
+"""Characters of a value in a message."""
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -42,6 +44,12 @@ def escape(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
     )
+
+
+def short(value: object) -> str:
+    """Return the ``repr`` of any value, of bounded length."""
+    text = repr(value[: KEPT_OF_A_TEXT + 1] if isinstance(value, str | bytes) else value)
+    return text if len(text) <= KEPT_OF_A_TEXT else text[:KEPT_OF_A_TEXT] + "…"
 
 
 def cell_width(text: str) -> int:

@@ -8,6 +8,7 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from together_batches._text import short
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def positive_number(name: str, value: float, *, zero: bool = False) -> float:
     # Comparisons and not math.isfinite, which raises for an int of 400 digits. NaN compares as False.
     if not number or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
         floor = "zero or more" if zero else "more than zero"
-        message = f"{name} must be a number, {floor}; it is {value!r}"
+        message = f"{name} must be a number, {floor}; it is {short(value)}"
         raise UsageError(message)
     return value
 
@@ -30,7 +31,7 @@ def positive_int(name: str, value: int) -> int:
     """Return ``value`` if it is an integer of 1 or more; otherwise raise :class:`UsageError`."""
     given: object = value
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        message = f"{name} must be a whole number, 1 or more; it is {value!r}"
+        message = f"{name} must be a whole number, 1 or more; it is {short(value)}"
         raise UsageError(message)
     return value
 
@@ -39,7 +40,7 @@ def path_of(name: str, value: str | os.PathLike[str]) -> Path:
     """Return ``value`` as a path; raise :class:`UsageError` if no file can have it as its path."""
     given: object = value
     if not isinstance(given, str | os.PathLike):
-        message = f"{name} is a path, not {type(given).__name__}: {given!r}"
+        message = f"{name} is a path, not {type(given).__name__}: {short(given)}"
         raise UsageError(message)
     path = Path(given)
     try:
@@ -47,7 +48,7 @@ def path_of(name: str, value: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        message = f"{name} is not a path that a file can have: {str(path)!r}"
+        message = f"{name} is not a path that a file can have: {short(str(path))}"
         raise UsageError(message)
     return path
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from together_batches import AsyncBatches, RetryPolicy, jsonl
 from together_batches._schema.adapters import adapter_of
 from together_batches.airflow import _storage
-from together_batches.airflow._shard import Finished, Paused, ShardWork, Waiting, Work
+from together_batches.airflow._shard import Finished, PausedError, ShardWork, Waiting, Work
 from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 from together_batches.errors import (
@@ -130,7 +131,7 @@ class Task:
 
     def wait(self, outcome: object) -> float:
         """Let a pause pass, and return its seconds."""
-        assert isinstance(outcome, Paused)
+        assert isinstance(outcome, PausedError)
         seconds = (outcome.moment - self.now()).total_seconds()
         self.ahead += timedelta(seconds=seconds)
         return seconds
@@ -153,7 +154,10 @@ class Task:
             ledger = TaskLedger(self.entries, self.before)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=self.now, log=_LOG)
             self.kill = shard.kill
-            return await (shard.begin() if is_new else shard.go_on())
+            try:
+                return await (shard.begin() if is_new else shard.go_on())
+            except PausedError as paused:
+                return paused
 
     def _open(self) -> IO[bytes]:
         self.opened += 1
@@ -169,7 +173,7 @@ class Task:
 
     async def proceed(self, *, is_new: bool = True) -> Any:
         """Start processes, letting each pause pass, until there is something else to wait for."""
-        while isinstance(outcome := await self.start(is_new=is_new), Paused):
+        while isinstance(outcome := await self.start(is_new=is_new), PausedError):
             self.wait(outcome)
             is_new = False
         return outcome
@@ -282,7 +286,7 @@ async def test_rows_are_sent_again_later(task: Task) -> None:
     """Rows that failed are sent again after a delay, which counts from the end of their job."""
     task.options["retry_delays"] = (3600,)
     paused = await task.start()
-    assert isinstance(paused, Paused)
+    assert isinstance(paused, PausedError)
     assert 3500 < task.wait(paused) <= 3600
     assert task.service.count("create") == 1
     assert isinstance(await task.start(is_new=False), Finished)
@@ -503,8 +507,8 @@ async def test_a_second_reading_before_its_time(task: Task) -> None:
         await task.start(is_new=False)
     task.entries.dies_at = None
     first = await task.start()
-    assert isinstance(first, Paused)
-    assert await task.start() == first
+    assert isinstance(first, PausedError)
+    assert (await task.start()).moment == first.moment
     assert task.service.count("create") == 1
 
 
@@ -553,7 +557,7 @@ async def test_results_that_are_lost(task: Task) -> None:
 async def _pauses(task: Task, found: list[int] | None = None) -> list[int]:
     """Start processes until one ends otherwise than by a pause; ``found`` gets the seconds of the pauses."""
     pauses = list[int]() if found is None else found
-    while isinstance(outcome := await task.start(is_new=not pauses), Paused):
+    while isinstance(outcome := await task.start(is_new=not pauses), PausedError):
         pauses.append(round(task.wait(outcome)))
     return pauses
 
@@ -736,6 +740,31 @@ def test_errors_of_a_storage(tmp_path: Path) -> None:
     with pytest.raises(BatchesError, match=r"cannot read .*answers.jsonl: LookupError: no credentials") as caught:
         _storage.read_bytes(Broken(tmp_path / "answers.jsonl"))
     assert not isinstance(caught.value, UsageError)
+
+
+class Failing(Local):
+    """A file that is opened, and then cannot be read, or written, to its end."""
+
+    def open(self, mode: str) -> Any:
+        file = io.BytesIO()
+        file.read = file.write = self._fail  # type: ignore[method-assign]
+        return file
+
+    def _fail(self, _: object) -> NoReturn:
+        raise OSError("the connection broke")
+
+
+def test_the_file_that_failed_is_named(tmp_path: Path) -> None:
+    """If a file is copied, the error says whether it was read or written, and which of the two it is."""
+    piece, results = tmp_path / "piece.jsonl", tmp_path / "answers.jsonl"
+    with pytest.raises(UsageError, match=r"^cannot read .*piece.jsonl: the connection broke$"):
+        _storage.put_all(_storage.blocks_of(Failing(piece)), Local(results))
+    with pytest.raises(UsageError, match=r"^cannot read .*piece.jsonl: there is no such file"):
+        _storage.put(piece, Local(results))
+    assert list(tmp_path.iterdir()) == []
+    piece.write_bytes(b"content")
+    with pytest.raises(UsageError, match=r"^cannot write .*none/copy.jsonl: there is no such"):
+        _storage.fetch(Local(piece), tmp_path / "none" / "copy.jsonl")
 
 
 @pytest.mark.parametrize(

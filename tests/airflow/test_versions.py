@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from together_batches.airflow import _airflow
@@ -31,3 +34,11 @@ def test_a_name_that_is_none() -> None:
     """An unknown name raises an :class:`AttributeError`, as in any module."""
     with pytest.raises(AttributeError, match="has no attribute 'BaseOperatorLink'"):
         _airflow.__getattr__("BaseOperatorLink")
+
+
+def test_what_type_checkers_see() -> None:
+    """For type checkers, each name is that of the newest Airflow: tasks of users are checked against its classes."""
+    tree = ast.parse(Path(_airflow.__file__).read_text("utf-8"))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {name.name: node.module for node in checked.body for name in node.names}  # type: ignore[attr-defined]
+    assert imported.items() >= {name: homes[0] for name, homes in _airflow._HOMES.items()}.items()

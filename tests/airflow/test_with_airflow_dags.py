@@ -13,7 +13,7 @@ from together_batches.airflow import (
     TogetherBatchOperator,
     TogetherBatchSensor,
     TogetherCancelOperator,
-    _tasks,
+    _common,
     together_run,
 )
 from together_batches.airflow._airflow import HAS_ON_KILL, version
@@ -200,7 +200,7 @@ def test_what_begins_a_try(service: Emulator, airflow: Any, tmp_path: Path, monk
     found = list[str]()
 
     def start_of(*args: Any) -> str:
-        found.append(_tasks.start_of(*args))
+        found.append(_common.start_of(*args))
         return found[-1]
 
     monkeypatch.setattr("together_batches.airflow.operators.start_of", start_of)

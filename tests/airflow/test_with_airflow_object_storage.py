@@ -54,7 +54,7 @@ def test_a_batch(service: Emulator, storage: Any) -> None:
     """Requests are read from object storage, and results written to it; a clear creates no second job."""
     service.timing = Timing(validating=0, running=0)
     rows = [jsonl.chat_request(f"row-{number}", model="m", messages=[]) for number in range(20)]
-    storage.pipe("bucket/requests.jsonl", b"".join(jsonl.encode(row) + b"\n" for row in rows))
+    storage.pipe("bucket/requests.jsonl", b"".join(map(jsonl.encode, rows)))
     manifest = _batch().execute(CONTEXT)
     assert _batch().execute(CONTEXT) == manifest
     assert service.count("create") == 1

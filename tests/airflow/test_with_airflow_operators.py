@@ -16,8 +16,8 @@ from together_batches.airflow import (
     together_run,
 )
 from together_batches.airflow._airflow import AirflowFailException
+from together_batches.airflow._common import failing_for_good
 from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, ShardOperator
-from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
 from together_batches.emulator import Answer, Fault, Timing
 from together_batches.errors import APIError, BatchesError, InternalServerError, UsageError
@@ -88,6 +88,14 @@ def test_the_result_of_another_task_as_requests(requests: Path) -> None:
         other = _batch(requests)
         with pytest.raises(UsageError, match="not PlainXComArg: for others, write a file and give requests_uri"):
             TogetherBatchOperator(task_id="other", requests=other.output, results_uri="s3://bucket/answers.jsonl")
+
+
+def test_an_invalid_request(service: Emulator, requests: Path) -> None:
+    """A problem of a request is reported with its number, whether the requests are given or in a file."""
+    rows: list[Any] = [jsonl.chat_request("a", model="m", messages=[]), {"custom_id": "b", "body": {}}]
+    with pytest.raises(AirflowFailException, match=r"line 2 .*custom_id 'b': body.model is missing"):
+        _batch(requests, requests_uri=None, requests=rows).execute(CONTEXT)
+    assert len(service.requests) == 0
 
 
 def test_an_invalid_option_of_a_dataset() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 
 from emulator.conftest import START
 from together_batches.emulator import Answer, Emulator, Fault, RecordedRequest, Reply, Timing
+from together_batches.emulator._faults import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,6 +267,15 @@ def test_seeding_many_jobs_is_cheap() -> None:
     for _ in range(10_000):
         emulator.add_job()
     assert time.process_time() - began < 1
+
+
+def test_the_operations_that_are_counted() -> None:
+    """Each operation that can be counted is documented, and another is refused."""
+    emulator = Emulator()
+    assert [emulator.count(name) for name in OPERATIONS] == [0] * len(OPERATIONS)
+    assert {name for name in OPERATIONS if not re.search(rf"\b{name}\b", str(Emulator.count.__doc__))} == set()
+    with pytest.raises(ValueError, match="no operation 'destroy'"):
+        emulator.count("destroy")
 
 
 def test_it_knows_nothing_of_the_client() -> None:

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from together_batches.emulator._content import content_of
-from together_batches.emulator._files import Announced, Files
+from together_batches.emulator._files import Files
 from together_batches.emulator._replies import Refusal
 
 CONTENT = b'{"custom_id":"a"}\n'
@@ -33,13 +33,14 @@ def files(clock: Clock) -> Files:
     return Files(now=clock, new_id=lambda: f"file-{next(numbers)}", seed=0)
 
 
-def announced(checksum: str | None = CHECKSUM) -> Announced:
-    return Announced("in.jsonl", "batch-api", "jsonl", checksum)
+def announced(files: Files, checksum: str | None = CHECKSUM) -> str:
+    """Announce a file, and return its id."""
+    return files.begin(filename="in.jsonl", purpose="batch-api", file_type="jsonl", checksum=checksum)
 
 
 def test_an_upload_has_three_steps(files: Files) -> None:
     """An uploaded file exists once its bytes are stored, and is processed only on request."""
-    file_id = files.begin(announced())
+    file_id = announced(files)
     assert files.find(file_id) is None
     with pytest.raises(Refusal, match="not found"):
         files.preprocess(file_id)
@@ -52,7 +53,7 @@ def test_an_upload_has_three_steps(files: Files) -> None:
 
 def test_storing_again_changes_nothing(files: Files) -> None:
     """Storing the same bytes again changes nothing: a client may repeat a PUT whose response was lost."""
-    file_id = files.begin(announced())
+    file_id = announced(files)
     files.store(file_id, CONTENT, CHECKSUM)
     files.preprocess(file_id)
     files.store(file_id, CONTENT, CHECKSUM)
@@ -62,9 +63,9 @@ def test_storing_again_changes_nothing(files: Files) -> None:
 def test_other_bytes_than_announced_are_refused(files: Files) -> None:
     """Bytes that do not match the announced checksum are refused; without a checksum any are accepted."""
     with pytest.raises(Refusal) as refused:
-        files.store(files.begin(announced()), b"other", sha256(b"other").hexdigest())
+        files.store(announced(files), b"other", sha256(b"other").hexdigest())
     assert (refused.value.status, refused.value.code) == (400, "BadDigest")
-    files.store(files.begin(announced(None)), b"other", sha256(b"other").hexdigest())
+    files.store(announced(files, None), b"other", sha256(b"other").hexdigest())
 
 
 def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
@@ -80,7 +81,7 @@ def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
 
 def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, clock: Clock) -> None:
     """A signed address allows one method on one file for an hour, in any equivalent spelling and order."""
-    address = files.presigned("PUT", files.begin(announced()))
+    address = files.presigned("PUT", announced(files))
     assert files.granted("PUT", address) == "file-1"
     for spelling in ("%2F", "%7E", "%3D"):
         assert spelling in address
@@ -101,7 +102,7 @@ def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, cloc
 
 def test_a_deleted_file_does_not_come_back(files: Files) -> None:
     """A deleted file does not return, and its address is invalid."""
-    file_id = files.begin(announced())
+    file_id = announced(files)
     files.store(file_id, CONTENT, CHECKSUM)
     files.delete(file_id)
     with pytest.raises(Refusal) as refused:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from together_batches.emulator import Emulator, Fault, _app
+from together_batches.emulator import Emulator, Fault, _gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,7 +158,7 @@ async def test_the_length_must_be_said_and_kept(
     emulator: Emulator, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A PUT without a length is a 411; one with missing bytes is a 400 after the storage's time limit."""
-    monkeypatch.setattr(_app, "_STORAGE_PATIENCE", 0.01)
+    monkeypatch.setattr(_gateway, "_STORAGE_PATIENCE", 0.01)
     _, url = await begun(http)
     assert b"<Code>MissingContentLength</Code>" in await raw(emulator, url, "", b"")
     answer = await raw(emulator, url, f"Content-Length: {len(CONTENT) + 1}\r\n", CONTENT)

@@ -93,6 +93,25 @@ def test_ids_that_a_null_has_made_floats() -> None:
     )
 
 
+def test_values_of_pandas_and_numpy() -> None:
+    """A missing value of pandas is a null, and an array of numpy is no id: each is a problem of its row."""
+    rows: list[Any] = [
+        {"id": pd.NA, "city": "a"},
+        {"id": pd.Series([1, 2]).to_numpy(), "city": "b"},
+        {"id": 3, "city": pd.NA},
+    ]
+    with pytest.raises(ValidationError) as caught:
+        list(_requests(rows, "{city}"))
+    assert caught.value.problems == (
+        "row 1, column 'id': the value is null",
+        "row 2, column 'id': the id array([1, 2]) is of type ndarray: an id is text or an integer",
+        "row 3, column 'city': the value is null",
+    )
+    assert str(jsonl.validate([{"custom_id": pd.NA, "body": {}}]).problems[0]).endswith(
+        "custom_id is NAType, and must be text"
+    )
+
+
 def test_a_column_of_nulls(library: str) -> None:
     """Each is refused, with its row; arro3 cannot read such a column of polars if it has no type."""
     frame = pl.DataFrame({"id": [1, 2], "city": [None, None]})

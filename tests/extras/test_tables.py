@@ -253,7 +253,11 @@ def test_a_long_input_is_read_in_parts(tmp_path: Path) -> None:
         (pl.DataFrame({"id": ["0", "2", "1"]}), "the input has no row '2' after '1'"),
         (pl.DataFrame({"id": [0.0]}), "the input has 0.0 in the column of its ids"),
         (pl.DataFrame({"id": pl.Series([None], dtype=pl.String)}), "the input has None in the column of its ids"),
-        ([{"id": "0"}], "requests is a path, not list"),
+        ([{"id": "0"}], "requests is the path of a file, a frame .*, not list: the columns need types"),
+        (
+            jsonl.requests([{"id": "0"}], prompt="{id}", model="m"),
+            "or what jsonl.requests made of one of these, not requests made of list",
+        ),
     ],
 )
 def test_an_input_that_cannot_be_joined(answers: Path, tmp_path: Path, requests: Any, problem: str) -> None:

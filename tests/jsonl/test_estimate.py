@@ -66,6 +66,24 @@ def test_lines_that_are_no_requests() -> None:
         jsonl.estimate(b"[" + _line("a") + b"]")
 
 
+def test_a_file_without_a_request() -> None:
+    """A file whose lines all are no requests is refused with the reason of each line."""
+    with pytest.raises(ValidationError, match=r"3 problems in lines 1, 2; the first: line 1 .*custom_id is missing"):
+        jsonl.estimate(b"{}\nno\n")
+    with pytest.raises(ValidationError, match="there are no rows"):
+        jsonl.estimate(b"\n\n")
+
+
+def test_requests_that_cannot_be_written() -> None:
+    """Requests that cannot be written are counted apart, as their lines would be; alone they are refused."""
+    good = jsonl.chat_request("a", model="m", messages=[])
+    bad: dict[str, object] = {"custom_id": "b", "body": {"model": "m", "temperature": float("nan")}}
+    found = jsonl.estimate([good, bad, {"custom_id": "c"}])
+    assert (found.rows, found.invalid) == (1, 2)
+    with pytest.raises(ValidationError, match=r"line 1 .*custom_id 'b': the request cannot be written as JSON"):
+        jsonl.estimate([bad])
+
+
 def test_sources(tmp_path: Path) -> None:
     """A path, or requests, serve as well as bytes; plain data has each figure."""
     requests = [jsonl.chat_request("a", model="m", messages=[], max_tokens=7)]

@@ -107,10 +107,24 @@ def test_an_id_is_text_or_an_integer() -> None:
     ]
 
 
+class NAType:
+    """A missing value, as pandas has it, which is neither true nor false."""
+
+    def __eq__(self, other: object) -> NAType:  # type: ignore[override]
+        return self
+
+    def __ne__(self, other: object) -> NAType:  # type: ignore[override]
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+
 @pytest.mark.parametrize(
     ("custom_id", "problem"),
     [
         (None, "the value is null"),
+        (NAType(), "the value is null"),
         (float("nan"), "the value is null"),
         ("", "the id is empty"),
         (1.0, "the id 1.0 is of type float: an id is text or an integer"),

@@ -60,7 +60,9 @@ class Service:
 
     async def upload(self, rows: UploadContent) -> Uploaded:
         async with self.life.around():
-            content = await rows.block(0)
+            content = b""
+            while len(content) < rows.size:
+                content += await rows.block(len(content))
             assert hashlib.sha256(content).hexdigest() == rows.sha256
             file_id = f"file-{hashlib.sha256(content).hexdigest()[:8]}"
             known_id = file_id if file_id in self.files else None

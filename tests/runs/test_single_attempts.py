@@ -752,6 +752,16 @@ async def test_sources_that_are_refused(drive: Driver, emulator: Emulator, sourc
     assert drive.storage.records == {}
 
 
+async def test_rows_without_a_path_are_read_once(drive: Driver, emulator: Emulator) -> None:
+    """Rows on a storage are read once, also if their upload is repeated, and sent as they were read."""
+    emulator.fail(Fault(on="store", status=503))
+    _, attempt = first(drive)
+    given = [drive.source()]
+    begun = await runs.begin(drive.batches, attempt, given.pop, save=drive.storage.save)
+    assert emulator.count("store") == 2
+    assert emulator.content(begun.file_id or "") == drive.storage.files["in"]
+
+
 async def test_rows_that_are_not_those_of_the_attempt(drive: Driver, emulator: Emulator) -> None:
     """Results are not collected with another number of rows, and nothing is written."""
     _, attempt = await _ended(drive)

@@ -16,7 +16,7 @@ import attrs
 
 from together_batches._protocol import json_codec
 from together_batches._schema.json_schemas import endless_reference, inlined, lost_reference
-from together_batches._schema.reasons import reason_of
+from together_batches._text import escape
 from together_batches.errors import UsageError
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ _KINDS = (
 )
 _ADAPTERS_KEPT = 128
 _NAME_CHARACTERS = 64
+_REASON_CHARACTERS = 300
+_MOST_PROBLEMS = 5
 
 
 @attrs.frozen(eq=False)
@@ -82,15 +84,15 @@ def adapter_of(schema: Schema) -> Adapter[Any]:
         except json_codec.WireError as error:
             raise _refused("the schema", f"it cannot be written as JSON: {error.problem}") from error
     if isinstance(given, type) or get_origin(given) is not None:
-        return _once(_of_type, given)
+        return _cached(_of_type, given)
     if not all(callable(getattr(given, name, None)) for name in ("validate_json", "json_schema")):
         hint = ": pass its class" if _has_fields(type(given)) or _is_of_pydantic(type(given)) else ""
         message = f"{_KINDS}; it is a value of type {type(given).__name__}{hint}"
         raise UsageError(message)
-    return _once(_of_adapter, given)
+    return _cached(_of_adapter, given)
 
 
-def _once(make: Any, given: object) -> Adapter[Any]:
+def _cached(make: Any, given: object) -> Adapter[Any]:
     """Return what ``make`` makes of a schema, once for each that can be recognised."""
     try:
         hash(given)
@@ -225,3 +227,27 @@ def _refused(who: str, reason: str) -> UsageError:
 def _sendable(name: str) -> str:
     """Return a name as the service takes it: up to 64 ASCII letters, digits, underscores and hyphens."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:_NAME_CHARACTERS].strip("_") or "answer"
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error of any library in one line of bounded length."""
+    reason = _problems_of(error)
+    if not reason:
+        text = error.reason if isinstance(error, json_codec.WireError) else getattr(error, "message", None) or error
+        reason = str(text).partition("\n")[0].strip() or type(error).__name__
+    if isinstance(error, AttributeError | KeyError | NameError):
+        reason = f"{type(error).__name__}: {reason}"
+    reason = escape(reason)
+    return reason if len(reason) <= _REASON_CHARACTERS else reason[:_REASON_CHARACTERS] + "…"
+
+
+def _problems_of(error: Any) -> str:
+    """Return the problems that an error of pydantic lists: its text has a line for each, with input and address."""
+    try:
+        problems: Any = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else str(problem["msg"])
+            for problem in problems[:_MOST_PROBLEMS]
+        )
+    except Exception:  # noqa: BLE001  # an error of another library, whose attributes mean something else
+        return ""

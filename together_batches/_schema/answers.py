@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from together_batches._protocol.carried_body import read_usual_answer
 from together_batches._protocol.json_codec import WireError, read
-from together_batches._schema.reasons import reason_of
+from together_batches._schema.adapters import reason_of
 from together_batches.rows import BatchInvalid, BatchSuccess
 
 T = TypeVar("T")

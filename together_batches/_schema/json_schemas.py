@@ -166,14 +166,7 @@ def inlined(schema: _Object) -> _Object:
 
 def _pruned(schema: _Object) -> _Object:
     """Return a schema without the definitions to which nothing refers."""
-    used = set[int]()
-    left: list[object] = [{keyword: value for keyword, value in schema.items() if keyword not in _DEFINITIONS}]
-    while left:
-        for found in _within(left.pop()):
-            for target in [target_of(schema, found.get(keyword)) for keyword in _REFERENCES]:
-                if target is not schema and id(target) not in used:
-                    used.add(id(target))
-                    left.append(target)
+    used = {id(target_of(schema, found.get(keyword))) for found in _within(schema) for keyword in _REFERENCES}
     kept = dict(schema)
     for keyword in _DEFINITIONS:
         named = _object(kept.pop(keyword, None)) or {}

@@ -1,8 +1,8 @@
 """The part of Airflow that the provider uses, from wherever the installed version has it.
 
 No other module of the provider imports Airflow. Each name is loaded on first use, because triggers and object storage
-take time to import, and a DAG file that is parsed needs neither. For type checkers the names are declared here, so
-that the package is checked without Airflow.
+take time to import, and a DAG file that is parsed needs neither. Type checkers find the names in Airflow, or in
+``typings/`` of the repository, by which the package is checked without Airflow.
 """
 
 from __future__ import annotations
@@ -10,141 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import timedelta
-    from logging import Logger
-    from typing import IO, Any, NoReturn, Self
-
-    Context = Mapping[str, Any]
-    """What a task finds about itself; the keys and types of values are Airflow's."""
-
-    NEVER_EXPIRE: timedelta | None
-
-    class AirflowFailException(Exception):  # noqa: N818  # Airflow's name
-        """Exception that fails a task without retrying it."""
-
-    class TaskDeferralError(Exception):
-        """Exception for a trigger that failed."""
-
-    class TriggerEvent:
-        """Result of a trigger."""
-
-        payload: Any
-
-        def __init__(self, payload: Any) -> None: ...
-
-    class BaseTrigger:
-        """Base class of triggers."""
-
-        log: Logger
-
-        def __init__(self) -> None: ...
-
-        def serialize(self) -> tuple[str, dict[str, Any]]: ...
-
-        def run(self) -> AsyncIterator[TriggerEvent]: ...
-
-        async def on_kill(self) -> None: ...
-
-    class BaseOperator:
-        """Base class of operators."""
-
-        template_fields: Sequence[str]
-        task_id: str
-        retries: int
-        output: Any
-        log: Logger
-
-        def __init__(self, **kwargs: Any) -> None: ...
-
-        @classmethod
-        def partial(cls, **kwargs: Any) -> Partial: ...
-
-        def defer(
-            self,
-            *,
-            trigger: BaseTrigger,
-            method_name: str,
-            kwargs: dict[str, Any] | None = None,
-            timeout: timedelta | None = None,
-        ) -> NoReturn: ...
-
-        def execute(self, context: Context) -> Any: ...
-
-        def on_kill(self) -> None: ...
-
-        def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any: ...
-
-    def chain(*tasks: BaseOperator) -> None:
-        """Let each task begin after the one before."""
-
-    class Partial:
-        """An operator whose instances are made for the items of an earlier task's result."""
-
-        def expand(self, **kwargs: Any) -> BaseOperator: ...
-
-    class BaseSensorOperator(BaseOperator):
-        """Base class of sensors."""
-
-        timeout: float
-
-        def poke(self, context: Context) -> bool: ...
-
-    class Connection:
-        """Connection, as Airflow stores it."""
-
-        conn_id: str
-        host: str | None
-        port: int | None
-        schema: str | None
-        password: str | None
-        extra: str | None
-
-    class BaseHook:
-        """Base class of hooks."""
-
-        log: Logger
-
-        def __init__(self, logger_name: str | None = None) -> None: ...
-
-        @classmethod
-        def get_connection(cls, conn_id: str) -> Connection: ...
-
-        def get_conn(self) -> Any: ...
-
-    class ObjectStoragePath:
-        """Path on object storage or on a disk."""
-
-        name: str
-        parent: ObjectStoragePath
-        protocol: str
-        path: str
-
-        def __init__(self, path: str, *, conn_id: str | None = None) -> None: ...
-
-        def __truediv__(self, name: str) -> ObjectStoragePath: ...
-
-        fs: Any
-
-        def open(self, mode: str) -> IO[bytes]: ...
-
-    class conf:  # noqa: N801  # Airflow's name
-        """Configuration of Airflow."""
-
-        @staticmethod
-        def getint(section: str, key: str, *, fallback: int) -> int: ...
-
-    class TaskGroup:
-        """Group of tasks."""
-
-        group_id: str
-
-        def __init__(self, group_id: str, **kwargs: Any) -> None: ...
-
-        def __enter__(self) -> Self: ...
-
-        def __exit__(self, *exc_info: object) -> None: ...
-
+    from airflow.sdk import NEVER_EXPIRE as NEVER_EXPIRE
+    from airflow.sdk import BaseHook as BaseHook
+    from airflow.sdk import BaseOperator as BaseOperator
+    from airflow.sdk import BaseSensorOperator as BaseSensorOperator
+    from airflow.sdk import Connection as Connection
+    from airflow.sdk import Context as Context
+    from airflow.sdk import ObjectStoragePath as ObjectStoragePath
+    from airflow.sdk import TaskGroup as TaskGroup
+    from airflow.sdk import chain as chain
+    from airflow.sdk.configuration import conf as conf
+    from airflow.sdk.exceptions import AirflowFailException as AirflowFailException
+    from airflow.sdk.exceptions import TaskDeferralError as TaskDeferralError
+    from airflow.triggers.base import BaseTrigger as BaseTrigger
+    from airflow.triggers.base import TriggerEvent as TriggerEvent
 else:
     from importlib import import_module
 

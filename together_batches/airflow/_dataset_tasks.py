@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import BaseOperator
-from together_batches.airflow._tasks import check_choice, failing_for_good, pushed_if_failing, schema_of
+from together_batches.airflow._common import check_choice, failing_for_good, pushed_if_failing, schema_of
 from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from together_batches.airflow._airflow import BaseTrigger, Context
+    from together_batches.airflow._common import FailWhen, TaskSchema
     from together_batches.airflow._shard import Work
     from together_batches.airflow._state import Entries, TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen, TaskSchema
 
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""
@@ -79,12 +80,9 @@ class PlanOperator(BaseOperator):
         self.max_rows_per_job = max_rows_per_job
         self.group = group
 
+    @failing_for_good()
     def execute(self, context: Context) -> list[int]:
         """Cut the requests, and keep the plan beside the results."""
-        with failing_for_good():
-            return self._cut(context)
-
-    def _cut(self, context: Context) -> list[int]:
         from together_batches import runs
         from together_batches._protocol.to_dict import to_dict
         from together_batches._text import count_of, format_count
@@ -274,12 +272,9 @@ class JoinOperator(BaseOperator):
         self.group = group
         self.fail_when = fail_when
 
+    @failing_for_good()
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the results, and return the manifest."""
-        with failing_for_good():
-            return self._join(context)
-
-    def _join(self, context: Context) -> dict[str, Any]:
         from together_batches.airflow._manifest import check_outcome, sum_of
 
         results, directory = _directory(self.results_uri, context, self.group)
@@ -297,17 +292,11 @@ class JoinOperator(BaseOperator):
             _storage.failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]
         ]
         if failures:
-            _storage.put_all(_content_of(failures), _storage.failures_of(results))
+            _storage.put_all(chain.from_iterable(map(_storage.blocks_of, failures)), _storage.failures_of(results))
         else:
             _storage.remove(_storage.failures_of(results))  # of an earlier run
-        _storage.put_all(_content_of(places), results)
+        _storage.put_all(chain.from_iterable(map(_storage.blocks_of, places)), results)
         manifest = sum_of(manifests, results, _storage.failures_of(results) if failures else None)
         with pushed_if_failing(context, manifest):
             check_outcome(manifest, self.fail_when)
         return manifest
-
-
-def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
-    for place in places:
-        with _storage.reader(place)() as file:
-            yield from _storage.blocks_of(file)

@@ -57,14 +57,7 @@ class Waiting:
     job_id: str
 
 
-@attrs.frozen
-class Paused:
-    """Decision to wait until a moment."""
-
-    moment: datetime
-
-
-class _PausedError(Exception):
+class PausedError(Exception):
     """Raised to wait until a moment, wherever in the work that turns out to be necessary."""
 
     def __init__(self, moment: datetime) -> None:
@@ -130,8 +123,8 @@ class ShardWork:
         self._killed = False
         self._taken_over: str | None = None
 
-    async def begin(self) -> Waiting | Paused | Finished:
-        """Start a try of the task, and work until there is something to wait for."""
+    async def begin(self) -> Waiting | Finished:
+        """Start a try of the task, and work until there is a job to wait for; raise :class:`PausedError` to pause."""
         ledger = self._ledger
         await ledger.load()
         shard = await self._shard()
@@ -148,19 +141,13 @@ class ShardWork:
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
         return await self._go_on(shard)
 
-    async def go_on(self) -> Waiting | Paused | Finished:
-        """Continue a try of the task, and work until there is something to wait for."""
+    async def go_on(self) -> Waiting | Finished:
+        """Continue a try of the task, as :meth:`begin` starts one."""
         if self._ledger.shard is None:
             await self._ledger.load()
         return await self._go_on(await self._shard())
 
-    async def _go_on(self, shard: Shard) -> Waiting | Paused | Finished:
-        try:
-            return await self._worked(shard)
-        except _PausedError as paused:
-            return Paused(paused.moment)
-
-    async def _worked(self, shard: Shard) -> Waiting | Finished:
+    async def _go_on(self, shard: Shard) -> Waiting | Finished:
         ledger = self._ledger
         while (attempt := self._following(shard)) is not None:
             if self._killed and not attempt.creating_at:
@@ -169,8 +156,8 @@ class ShardWork:
                 raise BatchesError(message)
             moment = self._sent_again_at(attempt)
             if moment is not None and moment > self._now():
-                self._log.info("%s will be sent again at %s", count_of(attempt.rows, "row"), _shown(moment))
-                raise _PausedError(moment)
+                self._log.info("%s will be sent again at %s", count_of(attempt.rows, "row"), shown(moment))
+                raise PausedError(moment)
             earlier = ledger.attempts[: attempt.number - 1]
             if earlier and not attempt.creating_at:
                 previous = await self._rechecked(earlier[-1])
@@ -179,7 +166,7 @@ class ShardWork:
             attempt = await self._begun(shard, attempt, earlier)
             if attempt.collected_at is not None:
                 continue
-            collected = await self._collected(shard, attempt, earlier)
+            collected = await self._collected(shard, attempt)
             if collected.collected_at is None:
                 return Waiting(collected.job_id or "")
             await self._stop_if_hopeless(shard, collected)
@@ -253,7 +240,19 @@ class ShardWork:
     async def _begun(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
         if attempt.job_id is not None:
             return attempt
-        begin, patience = partial(self._begin, shard, earlier=earlier), self._work.patience
+        work, patience = self._work, self._work.patience
+        begin = partial(
+            runs.begin,
+            self._client,
+            source=self._rows(shard, attempt, earlier),
+            save=self._save,
+            earlier=earlier,
+            identity=work.identity,
+            endpoint=work.endpoint,
+            model_id=work.model_id,
+            priority=work.priority,
+            schema=work.schema,
+        )
         try:
             begun = await begin(attempt, look_once=True, patience=patience)
         except NotFoundError as error:
@@ -267,7 +266,7 @@ class ShardWork:
             except CreateUnconfirmedError as unconfirmed:
                 if attempt.posts != self._ledger.attempts[attempt.number - 1].posts:
                     attempt = await self._searched(attempt.number, unconfirmed)
-                if not self._work.give_up:
+                if not work.give_up:
                     message = f"{unconfirmed}; searched for during {min(patience, rules.SEARCH_SECONDS):g} s"
                     raise CreateUnconfirmedError(
                         message, input_file_id=unconfirmed.input_file_id, candidates=unconfirmed.candidates
@@ -277,25 +276,6 @@ class ShardWork:
         if begun.warning:
             self._log.warning("job %s: %s", begun.job_id, begun.warning)
         return begun
-
-    async def _begin(
-        self, shard: Shard, attempt: Attempt, *, earlier: Sequence[Attempt], patience: float, look_once: bool = False
-    ) -> Attempt:
-        work = self._work
-        return await runs.begin(
-            self._client,
-            attempt,
-            self._rows(shard, attempt, earlier),
-            save=self._save,
-            earlier=earlier,
-            identity=work.identity,
-            endpoint=work.endpoint,
-            model_id=work.model_id,
-            priority=work.priority,
-            schema=work.schema,
-            patience=patience,
-            look_once=look_once,
-        )
 
     async def _searched(self, number: int, error: CreateUnconfirmedError) -> Attempt:
         """Return the attempt when the job of its last create was searched for as long as is needed."""
@@ -323,10 +303,10 @@ class ShardWork:
             await self._look_again(f"recheck-{attempt.number}", error, patience)
             return attempt
 
-    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
+    async def _collected(self, shard: Shard, attempt: Attempt) -> Attempt:
         """Collect the results if the job has ended."""
         piece = self._scratch / f"{attempt.number}.jsonl"
-        collect = partial(self._collect, shard, earlier=earlier, piece=piece, save=self._save_state, patience=0)
+        collect = self._collector(shard, attempt, piece, self._save_state)
         given_up = attempt.job_id is None  # its create is given up
         try:
             found = await collect(attempt, give_up=given_up)
@@ -342,7 +322,7 @@ class ShardWork:
         if found.collected_at is None:
             return found
         if not given_up and (moment := await self._seen_again_at(found)) is not None:
-            raise _PausedError(moment)
+            raise PausedError(moment)
         # First the results, then the record that they are there.
         await to_thread.run_sync(_storage.put, piece, self._piece(found))
         await self._save(found)
@@ -366,7 +346,7 @@ class ShardWork:
         moment = datetime.fromisoformat(look["again_at"])
         if moment <= self._now():
             return None
-        self._log.info("job %s omits rows: its results are read again at %s", found.job_id, _shown(moment))
+        self._log.info("job %s omits rows: its results are read again at %s", found.job_id, shown(moment))
         return moment
 
     async def _look_again(self, name: str, error: BatchesError, patience: float) -> None:
@@ -383,31 +363,24 @@ class ShardWork:
 
     def _pause(self, delay: float, error: BatchesError) -> NoReturn:
         moment = self._now() + timedelta(seconds=delay)
-        self._log.warning("%s; looked for again at %s", error, _shown(moment))
-        raise _PausedError(moment) from error
+        self._log.warning("%s; looked for again at %s", error, shown(moment))
+        raise PausedError(moment) from error
 
-    async def _collect(
-        self,
-        shard: Shard,
-        attempt: Attempt,
-        *,
-        earlier: Sequence[Attempt],
-        piece: Path,
-        save: Callable[[Attempt], Awaitable[None]],
-        patience: float,
-        give_up: bool = False,
-    ) -> Attempt:
-        return await runs.collect(
+    def _collector(
+        self, shard: Shard, attempt: Attempt, piece: Path, save: Callable[[Attempt], Awaitable[None]]
+    ) -> Callable[..., Awaitable[Attempt]]:
+        """Return the function that collects an attempt, as it was saved last, into a file of this machine."""
+        earlier = self._ledger.attempts[: attempt.number - 1]
+        return partial(
+            runs.collect,
             self._client,
-            attempt,
-            self._rows(shard, attempt, earlier),
-            piece,
+            source=self._rows(shard, attempt, earlier),
+            sink=piece,
             scratch_directory=self._scratch,
             save=save,
             earlier=earlier,
             schema=self._work.schema,
-            patience=patience,
-            give_up=give_up,
+            patience=0,
         )
 
     async def _save_state(self, attempt: Attempt) -> None:
@@ -495,9 +468,8 @@ class ShardWork:
         async def save(_: Attempt) -> None:
             """Leave the record as it is."""
 
-        earlier = self._ledger.attempts[: attempt.number - 1]
         try:
-            again = await self._collect(shard, attempt, earlier=earlier, piece=path, save=save, patience=0)
+            again = await self._collector(shard, attempt, path, save)(attempt)
         except ResultsUnavailableError as error:
             await self._look_again(_look_at(attempt), error, self._work.patience)
             raise
@@ -525,5 +497,6 @@ def _look_at(attempt: Attempt) -> str:
     return f"look-{attempt.number}"
 
 
-def _shown(moment: datetime) -> str:
+def shown(moment: datetime) -> str:
+    """Return a moment as logs have it."""
     return moment.isoformat(timespec="seconds")

@@ -37,18 +37,13 @@ class Entries(Protocol):
         ...
 
 
-class _TaskStateStore(Protocol):
-    """The part of Airflow's accessor of the task state store that is used."""
-
-    def get(self, key: str) -> Any: ...
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None: ...
-
-
 class TaskEntries:
-    """Entries in the task state store, which belong to a task instance of a DAG run, whatever its try."""
+    """Entries in the task state store, which belong to a task instance of a DAG run, whatever its try.
 
-    def __init__(self, store: _TaskStateStore) -> None:
+    ``store`` is Airflow's accessor of it.
+    """
+
+    def __init__(self, store: Any) -> None:
         self._store = store
 
     def get(self, name: str) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ they are parsed, so what is slow to import is imported where it is used.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -98,7 +97,7 @@ def reader(place: Location) -> Callable[[], IO[bytes]]:
     return partial(_opened, place)
 
 
-def _opened(place: Location) -> IO[bytes]:
+def _opened(place: Location | Path) -> IO[bytes]:
     with _explained("read", place):
         return place.open("rb")
 
@@ -123,17 +122,22 @@ def fetch(place: Location, target: Path) -> bool:
     """Copy a file to this machine; return whether there is one."""
     with _explained("read", place):
         try:
-            with place.open("rb") as file, target.open("wb") as copy:
-                shutil.copyfileobj(file, copy, _BLOCK_BYTES)
+            file = place.open("rb")
         except FileNotFoundError:
-            target.unlink(missing_ok=True)
             return False
+    with file, explained("write", target), target.open("wb") as copy:
+        copy.writelines(_blocks(file, place))
     return True
 
 
-def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the rest of an open file."""
-    return iter(partial(file.read, _BLOCK_BYTES), b"")
+def blocks_of(place: Location | Path) -> Iterator[bytes]:
+    """Yield the content of a file."""
+    return _blocks(_opened(place), place)
+
+
+def _blocks(file: IO[bytes], place: Location | Path) -> Iterator[bytes]:
+    with _explained("read", place), file:
+        yield from iter(partial(file.read, _BLOCK_BYTES), b"")
 
 
 def put_bytes(content: bytes, place: Location) -> None:
@@ -143,8 +147,7 @@ def put_bytes(content: bytes, place: Location) -> None:
 
 def put(source: Path, place: Location) -> None:
     """Copy a file of this machine, which appears when it is complete."""
-    with source.open("rb") as file:
-        put_all(blocks_of(file), place)
+    put_all(blocks_of(source), place)
 
 
 def put_all(blocks: Iterable[bytes], place: Location) -> None:

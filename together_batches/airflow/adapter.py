@@ -10,6 +10,15 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.ai.batch.base import (
+    BatchAdapter,
+    BatchState,
+    ExtractedOutput,
+    RawResultItem,
+    SubmitResult,
+)
+from airflow.providers.common.ai.exceptions import LLMBatchLimitExceededError
+
 from together_batches._text import format_count
 from together_batches.rows import BatchFailure, BatchSuccess, Usage
 
@@ -17,70 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import ClassVar
 
+    from airflow.providers.common.ai.batch.output_schema import OutputSpec
+
     from together_batches.models import BatchJob
     from together_batches.rows import BatchResult
     from together_batches.sync import Batches
-
-    # The part of common-ai that is used, so that the package is checked without it.
-
-    class LLMBatchLimitExceededError(ValueError): ...
-
-    class SubmitResult:
-        batch_id: str
-
-        def __init__(self, *, batch_id: str, provider_input_ref: str | None) -> None: ...
-
-    class BatchState:
-        status: str
-
-        def __init__(self, *, status: str, counts: Mapping[str, int] | None, error_message: str | None) -> None: ...
-
-    class RawResultItem:
-        raw: Any
-
-        def __init__(
-            self,
-            *,
-            custom_id: str,
-            index: int,
-            provider_status: str,
-            model: str | None,
-            usage: Mapping[str, int] | None,
-            finish_reason: str | None,
-            error: Mapping[str, Any] | None,
-            raw: Any,
-        ) -> None: ...
-
-    class ExtractedOutput:
-        def __init__(self, *, kind: str, text: str | None = None) -> None: ...
-
-    class OutputSpec:
-        is_structured: bool
-        json_schema: dict[str, Any]
-        schema_name: str
-
-    class BatchAdapter:
-        name: ClassVar[str]
-        conn_types: ClassVar[frozenset[str]]
-        max_requests: ClassVar[int]
-        max_payload_bytes: ClassVar[int]
-        allows_per_request_model: ClassVar[bool]
-
-        def check_custom_id_length(self, idempotency_key: str, request_count: int) -> None: ...
-
-        def resolve_request_model(
-            self, request_model: str | None, *, default_bare_model: str, request_index: int
-        ) -> str: ...
-
-else:
-    from airflow.providers.common.ai.batch.base import (
-        BatchAdapter,
-        BatchState,
-        ExtractedOutput,
-        RawResultItem,
-        SubmitResult,
-    )
-    from airflow.providers.common.ai.exceptions import LLMBatchLimitExceededError
 
 __all__ = ["TogetherBatchAdapter"]
 

@@ -11,7 +11,7 @@ from together_batches.airflow.hook import TogetherHook
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from together_batches.airflow._tasks import FailWhen, OnKill, TaskSchema
+    from together_batches.airflow._common import FailWhen, OnKill, TaskSchema
 
 __all__ = ["together_run"]
 

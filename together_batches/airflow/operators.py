@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from together_batches._validation import positive_int, positive_number
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
-from together_batches.airflow._tasks import (
+from together_batches.airflow._common import (
     check_choice,
     check_schema,
     explained_deferral,
@@ -28,13 +28,13 @@ from together_batches.errors import APIError, AuthenticationError, BatchesError,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import IO
+    from typing import IO, NoReturn
 
     from together_batches.airflow._airflow import BaseTrigger, Context
-    from together_batches.airflow._shard import Finished, Paused, ShardWork, Waiting, Work
+    from together_batches.airflow._common import FailWhen, OnKill, TaskSchema
+    from together_batches.airflow._shard import Finished, ShardWork, Waiting, Work
     from together_batches.airflow._state import TaskLedger
     from together_batches.airflow._storage import Location
-    from together_batches.airflow._tasks import FailWhen, OnKill, TaskSchema
     from together_batches.jsonl import RequestLike
     from together_batches.models import BatchJob
     from together_batches.outcomes import CancelReport
@@ -136,10 +136,10 @@ class TogetherBatchOperator(BaseOperator):
         """Go on after the task was deferred. What the event says is read again from the service."""
         return self._work_on(context, outages=outages, not_followed=(event or {}).get("error"))
 
+    @explained_deferral()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the task was deferred, as Airflow calls it."""
-        with explained_deferral():
-            return super().resume_execution(next_method, next_kwargs, context)
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Cancel the job, if that is wanted and the task is ended while it runs on a worker."""
@@ -169,7 +169,7 @@ class TogetherBatchOperator(BaseOperator):
         if self.requests_uri is not None:
             source = _storage.reader(_storage.requests_of(self.requests_uri, self.results_uri))
         else:
-            content = b"".join(jsonl.encode(request) + b"\n" for request in self.requests or ())
+            content = b"".join(map(jsonl.encode, self.requests or ()))
             source = partial(BytesIO, content)
         results = _storage.location(self.results_uri, parameter="results_uri")
         pieces = _storage.directory_of(results, identity_of(context))
@@ -218,6 +218,7 @@ class TogetherBatchOperator(BaseOperator):
 
     # --- one try --------------------------------------------------------------------------------------------------
 
+    @failing_for_good()
     def _work_on(
         self, context: Context, *, is_new: bool = False, outages: int = 0, not_followed: str | None = None
     ) -> dict[str, Any]:
@@ -225,39 +226,39 @@ class TogetherBatchOperator(BaseOperator):
 
         ``not_followed`` is why the triggerer could not follow the job.
         """
-        from together_batches.airflow._shard import Finished, Paused, Waiting
+        from together_batches.airflow._shard import Finished, PausedError, shown
+
+        try:
+            with tempfile.TemporaryDirectory(prefix="together-batches-") as scratch:
+                outcome = self._outcome(context, Path(scratch), is_new=is_new)
+        except PausedError as paused:
+            self._pause(paused.moment, outages=0)
+        except APIError as error:
+            if not error.is_transient or self._at_work is None or not self._at_work[1].has_sent:
+                raise
+            moment = _after(outages)
+            self.log.warning("tried again at %s: %s", shown(moment), error)
+            self._pause(moment, outages + 1)
+        if isinstance(outcome, Finished):
+            self._check(context, outcome.manifest)
+            return outcome.manifest
+        if not_followed:
+            # At once, the triggerer might fail again as fast as this task defers.
+            self.log.warning(
+                "the triggerer could not follow job %s, which is read by a worker meanwhile: %s",
+                outcome.job_id,
+                not_followed,
+            )
+            self._pause(_after(outages), outages + 1)
+        self._warn_if_not_cancelled(outcome.job_id)
+        trigger = self._trigger(outcome.job_id)
+        return self.defer(trigger=trigger, method_name="execute_complete", kwargs={"outages": outages})
+
+    def _pause(self, moment: datetime, outages: int) -> NoReturn:
         from together_batches.airflow.triggers import TogetherPauseTrigger
 
-        with failing_for_good(), tempfile.TemporaryDirectory(prefix="together-batches-") as scratch:
-            try:
-                outcome = self._outcome(context, Path(scratch), is_new=is_new)
-            except APIError as error:
-                if not error.is_transient or self._at_work is None or not self._at_work[1].has_sent:
-                    raise
-                outcome = Paused(_after(outages))
-                outages += 1
-                self.log.warning("tried again at %s: %s", outcome.moment.isoformat(timespec="seconds"), error)
-            else:
-                if isinstance(outcome, Waiting) and not_followed:
-                    # At once, the triggerer might fail again as fast as this task defers.
-                    self.log.warning(
-                        "the triggerer could not follow job %s, which is read by a worker meanwhile: %s",
-                        outcome.job_id,
-                        not_followed,
-                    )
-                    outcome = Paused(_after(outages))
-                    outages += 1
-                elif not isinstance(outcome, Waiting):
-                    outages = 0
-            if isinstance(outcome, Finished):
-                self._check(context, outcome.manifest)
-                return outcome.manifest
-        if isinstance(outcome, Waiting):
-            self._warn_if_not_cancelled(outcome.job_id)
-            trigger = self._trigger(outcome.job_id)
-        else:
-            trigger = TogetherPauseTrigger(moment=outcome.moment.isoformat())
-        return self.defer(trigger=trigger, method_name="execute_complete", kwargs={"outages": outages})
+        trigger = TogetherPauseTrigger(moment=moment.isoformat())
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs={"outages": outages})
 
     def _warn_if_not_cancelled(self, job_id: str) -> None:
         if self.when_killed == "cancel" and version() < HAS_ON_KILL:
@@ -268,13 +269,13 @@ class TogetherBatchOperator(BaseOperator):
                 job_id,
             )
 
-    def _outcome(self, context: Context, scratch: Path, *, is_new: bool) -> Waiting | Paused | Finished:
+    def _outcome(self, context: Context, scratch: Path, *, is_new: bool) -> Waiting | Finished:
         from together_batches.airflow._shard import ShardWork
 
         work, ledger = self._plan(context, scratch)
         hook = TogetherHook(self.conn_id)
 
-        async def go() -> Waiting | Paused | Finished:
+        async def go() -> Waiting | Finished:
             async with hook.get_async_conn() as client:
                 shard = ShardWork(work, client, ledger, scratch=scratch, now=partial(datetime.now, UTC), log=self.log)
                 self._at_work = hook, shard
@@ -365,15 +366,15 @@ class TogetherCancelOperator(BaseOperator):
         self.timeout = timeout
         self.conn_id = conn_id
 
+    @failing_for_good()
     def execute(self, context: Context) -> dict[str, Any]:
         """Cancel the jobs, and return the report."""
-        with failing_for_good():
-            report = self._cancel()
-            result = _as_data(report)
-            self.log.info("%s", report)
-            with pushed_if_failing(context, result):
-                _raise_for(report)
-            return result
+        report = self._cancel()
+        result = _as_data(report)
+        self.log.info("%s", report)
+        with pushed_if_failing(context, result):
+            _raise_for(report)
+        return result
 
     def _cancel(self) -> CancelReport:
         by_filters = self.all_jobs or any(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
-from together_batches.airflow._tasks import explained_deferral, failing_for_good
+from together_batches.airflow._common import explained_deferral, failing_for_good
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import BatchesError, UsageError
 
@@ -50,12 +50,9 @@ class TogetherBatchSensor(BaseSensorOperator):
         )
         self.deferrable = deferrable
 
+    @failing_for_good()
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait for the job."""
-        with failing_for_good():
-            return self._wait(context)
-
-    def _wait(self, context: Context) -> dict[str, Any]:
         allowed = self._allowed()
         if self.deferrable and not self.poke(context):
             from together_batches.airflow.triggers import TogetherBatchTrigger
@@ -69,18 +66,18 @@ class TogetherBatchSensor(BaseSensorOperator):
             super().execute(context)
         return self._result(allowed)
 
+    @failing_for_good()
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a task that was deferred."""
-        with failing_for_good():
-            if not self.poke(context):
-                message = f"the triggerer could not follow the job: {event['error']}"
-                raise BatchesError(message)
-            return self._result(self._allowed())
+        if not self.poke(context):
+            message = f"the triggerer could not follow the job: {event['error']}"
+            raise BatchesError(message)
+        return self._result(self._allowed())
 
+    @explained_deferral()
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the task was deferred, as Airflow calls it."""
-        with explained_deferral():
-            return super().resume_execution(next_method, next_kwargs, context)
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> bool:
         """Return whether the job has finished."""

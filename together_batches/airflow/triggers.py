@@ -16,7 +16,7 @@ from together_batches.errors import BatchesError, WaitTimeoutError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from together_batches.airflow._tasks import OnKill
+    from together_batches.airflow._common import OnKill
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
     from together_batches.typing import AsyncFollower

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from together_batches.emulator._app import Gateway, RecordedRequest, Serving
 from together_batches.emulator._faults import OPERATIONS, Fault, FaultPlan
+from together_batches.emulator._gateway import Gateway, RecordedRequest, Serving
 from together_batches.emulator._jobs import DEFAULT_TIMING
 from together_batches.emulator._loopback_server import LoopbackServer
 from together_batches.emulator._replies import Refusal
@@ -328,7 +328,7 @@ class Emulator:
         Raises KeyError if the job does not exist.
         """
         with self._existing(job_id):
-            return [(phase.begins, phase.status) for phase in self._service.phases(job_id)]
+            return [(phase.begins, phase.status) for phase in self._service.job(job_id).phases]
 
     def change_job(self, job_id: str, **fields: object) -> None:
         """Send these fields of the job from now on, as those of ``add_job``; without any, its own again.
@@ -336,7 +336,7 @@ class Emulator:
         Raises KeyError if the job does not exist.
         """
         with self._existing(job_id):
-            self._service.change_job(job_id, fields)
+            self._service.job(job_id).extra_fields = fields
 
     def delete_job(self, job_id: str) -> None:
         """Delete the job but not its files, which no client can do. Raises KeyError if the job does not exist."""
@@ -369,7 +369,9 @@ class Emulator:
         """Return the number of requests for this operation since the emulator was created.
 
         The operations are create, retrieve, list, cancel; upload (direct), begin_upload, store, preprocess; file,
-        files, content, fetch (from the storage), delete; whoami and other. Raises ValueError for another name.
+        files, content, fetch (from the storage), delete; models, whoami and other.
+
+        Raises ValueError for another name.
         """
         if operation not in OPERATIONS:
             raise ValueError(f"there is no operation {operation!r}; choose one of {OPERATIONS}")

@@ -1,4 +1,4 @@
-"""Faults on demand, and the rate limit: what fails, where, and how often. Decisions only; ``_app`` acts on them."""
+"""Faults on demand, and the rate limit: what fails, where, and how often. Decides only; ``_gateway`` acts on them."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Fault:
     drip: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        for sentence, is_so in self._objections().items():
-            if is_so:
-                raise ValueError(sentence)
+        for message, applies in self._problems().items():
+            if applies:
+                raise ValueError(message)
 
-    def _objections(self) -> dict[str, bool]:
-        """Return each sentence that may be said against a fault, and whether it is true of this one."""
+    def _problems(self) -> dict[str, bool]:
+        """Return each validation message, and whether it applies."""
         on, lengths = ("*", *OPERATIONS), ("content-length", "transfer-encoding")
         alters = self.body is not None or bool(self.headers) or self.content_type is not None
         shapes = alters or self.status is not None or self.cut_after is not None or self.drip is not None

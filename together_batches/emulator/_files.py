@@ -60,15 +60,6 @@ class StoredFile:
         }
 
 
-class Announced(NamedTuple):
-    """A file whose bytes have not yet arrived at the storage."""
-
-    filename: str
-    purpose: str
-    file_type: str
-    checksum: str | None
-
-
 class Grant(NamedTuple):
     """The permission of a presigned URL, and its expiry."""
 
@@ -88,7 +79,7 @@ class Files:
         self._new_id = new_id
         self._seed = seed
         self._files: dict[str, StoredFile] = {}
-        self._announced: dict[str, Announced] = {}
+        self._announced: dict[str, StoredFile] = {}
         self._grants: dict[Signed, Grant] = {}
 
     def get(self, file_id: str) -> StoredFile:
@@ -151,10 +142,12 @@ class Files:
                 return file
         return None
 
-    def begin(self, announced: Announced) -> str:
-        """Expect a file; return the id that it will have."""
-        file_id = self._new_id()
-        self._announced[file_id] = announced
+    def begin(self, *, filename: str, purpose: str, file_type: str, checksum: str | None) -> str:
+        """Expect a file whose bytes have not yet arrived; return the id that it will have."""
+        file_id, content = self._new_id(), content_of(b"")
+        self._announced[file_id] = StoredFile(
+            file_id, lambda: content, filename, purpose, file_type, self._now(), checksum, processed=False
+        )
         return file_id
 
     def presigned(self, method: str, file_id: str) -> str:
@@ -195,11 +188,8 @@ class Files:
         if announced.checksum not in (None, checksum):
             raise Refusal(400, "The checksum you specified did not match what we received.", "BadDigest")
         if file_id not in self._files:
-            filename, purpose, file_type, _ = announced
             content = content_of(body)
-            self._files[file_id] = StoredFile(
-                file_id, lambda: content, filename, purpose, file_type, self._now(), checksum, processed=False
-            )
+            self._files[file_id] = evolve(announced, make=lambda: content, created_at=self._now(), checksum=checksum)
 
     def preprocess(self, file_id: str) -> StoredFile:
         """Process the bytes that have arrived. Raises Refusal 404 before that."""

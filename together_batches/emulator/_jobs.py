@@ -7,7 +7,7 @@ task and no timer has to run for a job to progress, and a test advances a thousa
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from together_batches.emulator._rows import RowBehaviour
 
 ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
+_USUAL_ENDS = {"VALIDATING": "COMPLETED", "IN_PROGRESS": "COMPLETED", "CANCELING": "CANCELLED"}
 
 _DAY = 86_400.0
 _DEADLINE_SHORTFALL = 3e-6  # the service's deadlines are a few microseconds short of a day
@@ -121,21 +122,14 @@ def phases_from(
     if status in ENDED and ends_as not in (None, status):
         raise ValueError(f"a job that is already {status} cannot end as {ends_as}")
     lengths = {"VALIDATING": timing.validating, "IN_PROGRESS": timing.running, "CANCELING": timing.canceling}
-    if status not in lengths:
-        ends_as = ends_as or status
-    elif ends_as is None:
-        ends_as = "CANCELLED" if status == "CANCELING" else "COMPLETED"
+    ends_as = ends_as or _USUAL_ENDS.get(status, status)
     path = [status]
     if status == "VALIDATING" and (runs or ends_as != "FAILED") and ends_as != "VALIDATING":
         path.append("IN_PROGRESS")
     if ends_as != path[-1]:
         path.append(ends_as)
-    begins = now
-    phases: list[Phase] = []
-    for name in path:
-        phases.append(Phase(begins, name))
-        begins += lengths.get(name, timing.running)
-    return tuple(phases)
+    begins = accumulate((lengths.get(name, timing.running) for name in path), initial=now)
+    return tuple(map(Phase, begins, path))
 
 
 def timestamp(moment: float) -> str:

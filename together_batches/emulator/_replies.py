@@ -134,8 +134,8 @@ async def send(
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> web.StreamResponse:
     """Send a response; a fault may truncate it or send it byte by byte, with ``sleep`` in between."""
-    badly = fault is not None and (fault.cut_after is not None or fault.drip is not None)
-    if isinstance(reply.body, bytes) and not reply.gzip and not badly:
+    cut_after, drip = (None, None) if fault is None else (fault.cut_after, fault.drip)
+    if isinstance(reply.body, bytes) and not reply.gzip and cut_after is None and drip is None:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
     content = content_of(reply.body) if isinstance(reply.body, bytes) else reply.body
     response = web.StreamResponse(status=reply.status, headers=headers)
@@ -146,24 +146,23 @@ async def send(
         pieces = gzipped(pieces)
     else:
         response.content_length = content.size
-    if fault is not None and fault.cut_after is not None:
-        pieces = _up_to(fault.cut_after, pieces)
+    if cut_after is not None:
+        pieces = _up_to(cut_after, pieces)
+    if drip is not None:
+        pieces = (bytes([byte]) for piece in pieces for byte in piece)
     sent = 0
     try:
         await response.prepare(request)
         for piece in pieces:
             sent += len(piece)
-            if fault is None or fault.drip is None or sleep is None:
-                await response.write(piece)
-                continue
-            for position in range(len(piece)):
-                await response.write(piece[position : position + 1])
-                await sleep(fault.drip)
+            await response.write(piece)
+            if drip is not None and sleep is not None:
+                await sleep(drip)
     except OSError:
         return drop(request, response)  # the client disconnected, or the file of the content was removed
-    cut = fault is not None and fault.cut_after is not None
     # Also if a function or a file returned less than its size: the connection must not continue out of step.
-    return drop(request, response) if cut or (not reply.gzip and sent < content.size) else response
+    is_cut = cut_after is not None or (not reply.gzip and sent < content.size)
+    return drop(request, response) if is_cut else response
 
 
 def drop(request: web.BaseRequest, response: web.StreamResponse | None = None) -> web.StreamResponse:

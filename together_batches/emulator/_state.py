@@ -7,11 +7,11 @@ from functools import lru_cache, partial
 from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from together_batches.emulator._content import content_of
 from together_batches.emulator._files import Files
-from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Phase, Timing, job_to_json, phases_from
+from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
 from together_batches.emulator._replies import Refusal
 from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of, requests
 
@@ -112,7 +112,7 @@ class Service:
 
     def retrieve(self, job_id: str) -> dict[str, object]:
         """Return the job in its current state. Raises Refusal 404."""
-        return self._shown(self._job(job_id), self._now())
+        return self._shown(self.job(job_id), self._now())
 
     def listing(self) -> list[dict[str, object]] | None:
         """Return every job, in an arbitrary but constant order. None, not [], without jobs."""
@@ -128,7 +128,7 @@ class Service:
 
         Raises Refusal 404, and 409 for a job that has ended.
         """
-        job = self._job(job_id)
+        job = self.job(job_id)
         now = self._now()
         status = job.phase(now).status
         if status in ENDED:
@@ -215,25 +215,18 @@ class Service:
         self._keep(job)
         return job_id
 
-    def change_job(self, job_id: str, fields: Mapping[str, object]) -> None:
-        """Replace the fields of the job that are sent instead of its own. Raises Refusal 404."""
-        self._job(job_id).extra_fields = fields
-
     def delete_job(self, job_id: str) -> None:
         """Delete the job; its files are kept. Raises Refusal 404."""
-        del self._jobs[self._job(job_id).id]
+        del self._jobs[self.job(job_id).id]
         self._with_rows.pop(job_id, None)
-
-    def phases(self, job_id: str) -> tuple[Phase, ...]:
-        """Return the past and planned phases of the job. Raises Refusal 404."""
-        return self._job(job_id).phases
 
     def jobs(self) -> list[dict[str, object]]:
         """Return every job, in the order of their creation."""
         now = self._now()
         return [self._shown(job, now) for job in self._jobs.values()]
 
-    def _job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job:
+        """Return the record of a job. Raises Refusal 404."""
         try:
             return self._jobs[job_id]
         except KeyError:
@@ -289,10 +282,7 @@ class Service:
                 job.results[field] = file_id
 
     def _uuid(self) -> str:
-        # By hand, because uuid.UUID costs as much as the rest of a seeded job.
-        digits = f"{self._random.getrandbits(128):032x}"
-        variant = "89ab"[int(digits[16], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        return str(UUID(int=self._random.getrandbits(128), version=4))
 
 
 def _made(make: Callable[[], bytes]) -> Content:

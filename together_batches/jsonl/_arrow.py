@@ -33,21 +33,26 @@ def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
 
 def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
-    name = str(path)
-    check_parquet(path)
     library = first_installed(partial(import_module, "pyarrow.parquet"), partial(import_module, "arro3.io"))
-    with translated("read", name):
+    schema, batches = open_parquet(library, path, wanted)
+    yield from _rows(str(path), batches, chosen(str(path), schema.names, wanted))
+
+
+def open_parquet(library: Any, path: Path, wanted: Sequence[str] | None = None) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches of a Parquet file; ``library`` is ``pyarrow.parquet`` or ``arro3.io``.
+
+    The batches have at least the columns that are wanted, or all.
+    """
+    _check_parquet(path)
+    with translated("read", path):
         if library.__name__ == "arro3.io":
             batches = library.read_parquet(path, batch_size=ROWS_TOGETHER)
-            columns = chosen(name, batches.schema.names, wanted)
-        else:
-            file = library.ParquetFile(path)
-            columns = chosen(name, file.schema_arrow.names, wanted)
-            batches = file.iter_batches(batch_size=ROWS_TOGETHER, columns=columns)
-    yield from _rows(name, batches, columns)
+            return batches.schema, iter(batches)
+        file = library.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches(batch_size=ROWS_TOGETHER, columns=wanted)
 
 
-def check_parquet(path: Path) -> None:
+def _check_parquet(path: Path) -> None:
     """Raise :class:`UsageError` for a file that is certainly no Parquet, on which arro3 would report a panic."""
     with path.open("rb") as file:
         file.seek(-min(4, path.stat().st_size), 2)

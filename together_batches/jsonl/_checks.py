@@ -6,13 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, cast
 
 import attrs
 
 from together_batches._fields import Plain
 from together_batches._protocol import json_codec, request_codec
-from together_batches._text import count_of, format_count
+from together_batches._text import KEPT_OF_A_TEXT, count_of, format_count, short
 from together_batches._validation import positive_int
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
@@ -20,7 +20,6 @@ from together_batches.jsonl._requests import (
     AUDIO,
     CHAT,
     JSON_SPACE,
-    KEPT_OF_A_TEXT,
     MAX_CUSTOM_ID,
     RequestLike,
     check_endpoint,
@@ -28,7 +27,6 @@ from together_batches.jsonl._requests import (
     encoded,
     faults_of,
     no_json,
-    short,
 )
 from together_batches.jsonl._shapes import other_shape
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
@@ -122,26 +120,21 @@ class Rules:
         check_endpoint(self.endpoint)
 
 
-class FirstLines(Protocol):
+class FirstLines:
     """The first line of each id."""
 
-    def setdefault(self, custom_id: str, number: int, /) -> int:
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+
+    def line_of(self, custom_id: str, number: int) -> int:
         """Return the first line with this id; that is ``number`` if the id is new."""
-        ...
+        return self._first.setdefault(custom_id, number)
 
-    def add(self, custom_ids: Sequence[str], number: int, /) -> bool:
+    def add(self, custom_ids: Sequence[str], number: int) -> bool:
         """Add the ids of consecutive lines; return False, and add none, if one of them may not be new."""
-        ...
-
-
-class _FirstLines(dict[str, int]):
-    """The first line of each id, by the ids themselves."""
-
-    def add(self, custom_ids: Sequence[str], number: int, /) -> bool:
-        """Add the ids of consecutive lines; return False, and add none, if one of them is not new."""
-        are_new = len(set(custom_ids)) == len(custom_ids) and self.keys().isdisjoint(custom_ids)
+        are_new = len(set(custom_ids)) == len(custom_ids) and self._first.keys().isdisjoint(custom_ids)
         if are_new:
-            self.update(zip(custom_ids, count(number), strict=False))
+            self._first.update(zip(custom_ids, count(number), strict=False))
         return are_new
 
 
@@ -152,7 +145,7 @@ class Check:
         self._rules = rules
         self._method = "FILE" if rules.endpoint.startswith(AUDIO) else None
         self._longest_id = min(rules.max_custom_id, KEPT_OF_A_TEXT)
-        self._first_lines = _FirstLines() if first_lines is None else first_lines
+        self._first_lines = FirstLines() if first_lines is None else first_lines
         self._problems: list[Problem] = []
         self._models: dict[str, int] = {}
         self.problem_count = self.rows = self.bytes = 0
@@ -165,11 +158,11 @@ class Check:
         Usual rows are recognised together; each other line is judged alone, because collecting reasons costs as much
         as decoding.
         """
-        can_be_usual = lines.odd is None and len(lines.text) <= self._rules.max_line_bytes
+        can_be_usual = lines.are_plain and len(lines.text) <= self._rules.max_line_bytes
         rows = request_codec.requests(lines.text, lines.texts) if can_be_usual else None
         if rows is None:
             self.ids = []
-            return [place for place, line in enumerate(lines) if not self._is_good(line)]
+            return [place for place, line in enumerate(lines) if not self.is_good(line)]
         self.ids = ids = [row.custom_id for row in rows]
         found = Counter([row.body.model for row in rows])
         if (
@@ -186,10 +179,10 @@ class Check:
         for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
             model, custom_id = row.body.model, row.custom_id
             is_usual = self._are_usual([row], [custom_id]) and model in self._models
-            if is_usual and self._first_lines.setdefault(custom_id, line.number) == line.number:
+            if is_usual and self._first_lines.line_of(custom_id, line.number) == line.number:
                 self.rows += 1
                 self._models[model] += 1
-            elif not self._is_good(line):
+            elif not self.is_good(line):
                 bad.append(place)
         return bad
 
@@ -210,22 +203,20 @@ class Check:
             for number, request in enumerate(cast("Iterable[RequestLike]", source), start=1):
                 yield self._written(number, request)
             return
-        yield from cut_lines(self._blocks(cast("Bytes", source)), LineSplitter(self._rules.max_line_bytes))
+        yield from self.cut(blocks_of(cast("Bytes", source)))
 
-    def _blocks(self, source: Bytes) -> Iterator[bytes]:
-        for block in blocks_of(source):
-            began = self.bytes
+    def cut(self, blocks: Iterable[bytes]) -> Iterator[Lines]:
+        """Yield the lines of a file in groups; of a file in another format none, and that is its only problem."""
+        return cut_lines(self._counted(blocks), LineSplitter(self._rules.max_line_bytes))
+
+    def _counted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            problem = None if self.bytes else other_shape(block)
             self.bytes += len(block)
-            if not began and self.is_other_shape(block):
+            if problem is not None:
+                self.note(problem)
                 return
             yield block
-
-    def is_other_shape(self, beginning: bytes) -> bool:
-        """Return whether the file as a whole is not a file of requests; that is then the only problem."""
-        sentence = other_shape(beginning)
-        if sentence is not None:
-            self.note(sentence)
-        return sentence is not None
 
     def _written(self, number: int, request: RequestLike) -> Lines:
         offset, text = self.bytes, b""
@@ -250,8 +241,8 @@ class Check:
             )
             self._problems.append(Problem(message, line, offset, kept))
 
-    def _is_good(self, line: Line) -> bool:
-        """Return whether the line is a row without a problem."""
+    def is_good(self, line: Line) -> bool:
+        """Return whether the line is a row without a problem; note its problems."""
         rules, number, offset, content = self._rules, line.number, line.offset, line.content
         if number == 1 and offset and not rules.mending:
             self.note("the file begins with a byte order mark (BOM): save it as UTF-8 without one", 1, 0)
@@ -282,7 +273,7 @@ class Check:
                 known = (
                     custom_id if len(custom_id) <= KEPT_OF_A_TEXT else hashlib.sha256(custom_id.encode()).hexdigest()
                 )
-                first = self._first_lines.setdefault(known, number)
+                first = self._first_lines.line_of(known, number)
                 if first != number:
                     faults.append(f"custom_id is that of line {first} too, and must be unique in the file")
             self._count_model(fields.get("body"))

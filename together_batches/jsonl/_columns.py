@@ -10,8 +10,8 @@ from numbers import Integral
 from typing import Any
 
 from together_batches._protocol import json_codec
+from together_batches._text import short
 from together_batches.errors import UsageError
-from together_batches.jsonl._requests import short
 
 Row = Mapping[str, Any]
 """A row of a table: the value of each column by its name."""
@@ -58,8 +58,7 @@ def value_in(row: Row, column: str) -> object:
         except UnicodeEncodeError:  # as bytes of another encoding are read
             problem = "the text is not UTF-8: save the table as UTF-8, for example with iconv"
             raise BadCellError(column, problem) from None
-    # A value that differs from itself is NaN, or NaT of pandas.
-    elif value is None or (isinstance(value, float | datetime) and value != value):
+    elif _is_null(value):
         raise BadCellError(column, "the value is null" if column in row else "the value is missing")
     return value
 
@@ -87,12 +86,20 @@ def id_in(row: Row, column: str) -> str:
     Floats are refused, because integers that a null has made floats would give ids that match nothing.
     """
     value = value_in(row, column)
-    if value == "":
-        raise BadCellError(column, "the id is empty")
-    if isinstance(value, str) or _is_integer(value):
-        return str.__str__(value) if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        if not value:
+            raise BadCellError(column, "the id is empty")
+        return str.__str__(value)
+    if _is_integer(value):
+        return str(value)
     problem = f"the id {short(value)} is of type {type(value).__name__}: an id is text or an integer"
     raise BadCellError(column, problem)
+
+
+def _is_null(value: object) -> bool:
+    if isinstance(value, float | datetime):
+        return value != value  # NaN, or NaT of pandas
+    return value is None or type(value).__name__ == "NAType"  # of pandas, which neither is nor compares as anything
 
 
 def _is_integer(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from together_batches._protocol import json_codec, request_codec
 from together_batches._text import count_of, format_usd
 from together_batches.jsonl._checks import Check, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES
-from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID
+from together_batches.jsonl._requests import CHAT, MAX_CUSTOM_ID
 from together_batches.jsonl._sources import name_of
 from together_batches.models import Price
 from together_batches.rows import Usage
@@ -81,73 +81,61 @@ def estimate(source: Source, *, prices: Prices | None = None) -> Estimate:
 
 def estimated(source: Source, prices: Prices | None, raise_if_cancelled: Callable[[], None]) -> Estimate:
     """Return the estimate; ``raise_if_cancelled`` is called regularly; an exception from it aborts this."""
-    sizes = _Sizes()
-    check = Check(Rules(endpoint=CHAT, max_custom_id=MAX_CUSTOM_ID, max_line_bytes=MAX_LINE_BYTES))
+    rules = Rules(endpoint=CHAT, max_custom_id=MAX_CUSTOM_ID, max_line_bytes=MAX_LINE_BYTES, mending=True)
+    check = Check(rules)  # of the lines alone that are not counted
+    sizes = defaultdict[str, _Size](_Size)
     for lines in check.lines(source):
         raise_if_cancelled()
-        for line in lines.texts:
-            sizes.add(line)
-    found = sizes.estimate(name_of(source), check.bytes, prices)
-    if not found.rows:
-        check.finish(found.source).raise_for_problems()  # such as those of a file in another format
-    return found
+        for line in lines:
+            try:
+                model, body_bytes, most_tokens = request_codec.measured(line.content)
+            except json_codec.WireError:
+                check.is_good(line)
+                continue
+            sizes[model].add(body_bytes, most_tokens)
+    name = name_of(source)
+    if not sizes:
+        check.finish(name).raise_for_problems()  # such as those of a file in another format
+    priced = {model: price for model in sizes if (price := _price_of(model, prices)) is not None}
+    are_priced, unlimited = len(priced) == len(sizes), sum(size.unlimited for size in sizes.values())
+    prompt_cost = sum(price.of(Usage(sizes[model].prompt_tokens)) for model, price in priced.items())
+    max_cost = sum(price.of(Usage(sizes[model].prompt_tokens, sizes[model].most)) for model, price in priced.items())
+    return Estimate(
+        source=name,
+        rows=sum(size.rows for size in sizes.values()),
+        invalid=check.rows,
+        bytes=check.bytes,
+        models={model: size.rows for model, size in sizes.items()},
+        unpriced=tuple(model for model in sizes if model not in priced),
+        prompt_tokens=sum(size.prompt_tokens for size in sizes.values()),
+        max_completion_tokens=sum(size.most for size in sizes.values()),
+        unlimited=unlimited,
+        prompt_cost=prompt_cost if are_priced else None,
+        max_cost=max_cost if are_priced and not unlimited else None,
+    )
 
 
-class _Sizes:
-    """The sizes of requests, by model."""
+@attrs.define
+class _Size:
+    """The requests to one model."""
 
-    def __init__(self) -> None:
-        self._rows = Counter[str]()
-        self._prompt_bytes = Counter[str]()
-        self._most = Counter[str]()
-        self._unlimited = self._invalid = 0
+    rows: int = 0
+    body_bytes: int = 0
+    most: int = 0
+    unlimited: int = 0
 
-    def add(self, line: bytes) -> None:
-        if not line.strip(JSON_SPACE):
-            return
-        try:
-            model, size, most = request_codec.measured(line)
-        except json_codec.WireError:
-            self._invalid += 1
-            return
-        self._rows[model] += 1
-        self._prompt_bytes[model] += size
-        if most is None:
-            self._unlimited += 1
+    def add(self, body_bytes: int, most_tokens: int | None) -> None:
+        self.rows += 1
+        self.body_bytes += body_bytes
+        if most_tokens is None:
+            self.unlimited += 1
         else:
-            self._most[model] += most
+            self.most += most_tokens
 
-    def estimate(self, source: str, size: int, prices: Prices | None) -> Estimate:
-        priced = {model: price_of(model, prices) for model in self._rows}
-        usages = {
-            model: Usage(self._prompt_bytes[model] // BYTES_PER_TOKEN, self._most[model]) for model in self._rows
-        }
-        prompts: list[float | None] = []
-        most: list[float | None] = []
-        for model, price in priced.items():
-            prompt = Usage(usages[model].prompt_tokens)
-            prompts.append(None if price is None else price.of(prompt))
-            most.append(None if price is None else price.of(usages[model]))
-        return Estimate(
-            source=source,
-            rows=self._rows.total(),
-            invalid=self._invalid,
-            bytes=size,
-            models=dict(self._rows),
-            unpriced=tuple(model for model, price in priced.items() if price is None),
-            prompt_tokens=sum(usage.prompt_tokens for usage in usages.values()),
-            max_completion_tokens=self._most.total(),
-            unlimited=self._unlimited,
-            prompt_cost=_sum(prompts),
-            max_cost=None if self._unlimited else _sum(most),
-        )
+    @property
+    def prompt_tokens(self) -> int:
+        return self.body_bytes // BYTES_PER_TOKEN
 
 
-def price_of(model: str, prices: Prices | None) -> Price | None:
-    """Return the price of a model, None if it is not known."""
+def _price_of(model: str, prices: Prices | None) -> Price | None:
     return prices if isinstance(prices, Price) or prices is None else prices.get(model)
-
-
-def _sum(costs: list[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None

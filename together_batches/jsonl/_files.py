@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
-from together_batches._text import format_count
+from together_batches._text import format_count, short
 from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
@@ -24,12 +24,11 @@ from together_batches.jsonl._requests import (
     decode,
     encode,
     invalid,
-    short,
 )
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._requests import RequestLike
@@ -49,18 +48,17 @@ def read(source: Source) -> Iterator[BatchRequest]:
         yield from cast("Iterable[BatchRequest]", source)
         return
     for lines in cut_lines(blocks_of(cast("Bytes", source)), LineSplitter()):
-        for place, content in enumerate(lines.contents):
-            is_whole = lines.odd is None or lines.odd[place].whole
-            if is_whole and not content.strip(JSON_SPACE):
+        for line in lines:
+            if line.whole and not line.content.strip(JSON_SPACE):
                 continue
             try:
-                if not is_whole:
-                    length = format_count(lines[place].length)
-                    message = f"the line has {length} bytes, more than {format_count(MAX_LINE_BYTES)}"
+                if not line.whole:
+                    message = (
+                        f"the line has {format_count(line.length)} bytes, more than {format_count(MAX_LINE_BYTES)}"
+                    )
                     raise ValidationError(message)
-                yield decode(content)
+                yield decode(line.content)
             except ValidationError as error:
-                line = lines[place]
                 places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
                 raise ValidationError(f"{name_of(source)}: {places[0]}", problems=places) from error
 
@@ -193,13 +191,18 @@ def split(
         width = max(3, len(str(len(files))))
         for number, file in enumerate(files, start=1):
             file.path = folder / f"{prefix}-{number:0{width}}.jsonl"
-        _refuse(file.path for file in files)
-        with ExitStack() as undo:  # all of them get their names, or none
-            for file in files:
-                file.commit()
-                undo.callback(file.path.unlink, missing_ok=True)
-            undo.pop_all()
+        _commit_all(files)
     return [file.path for file in files]
+
+
+def _commit_all(files: Sequence[AtomicFile]) -> None:
+    """Give all files their names, or none."""
+    _refuse(file.path for file in files)
+    with ExitStack() as undo:
+        for file in files:
+            file.commit()
+            undo.callback(file.path.unlink, missing_ok=True)
+        undo.pop_all()
 
 
 def _good_lines(check: Check, source: Source) -> Iterator[Lines]:

@@ -7,12 +7,11 @@ from mimetypes import guess_type
 from typing import TYPE_CHECKING, cast
 
 from together_batches._local.os_errors import reason_of
-from together_batches._text import format_count
+from together_batches._text import format_count, short
 from together_batches._validation import path_of
 from together_batches.errors import UsageError
 from together_batches.jsonl._columns import BadCellError, value_in
 from together_batches.jsonl._lines import MAX_LINE_BYTES
-from together_batches.jsonl._requests import short
 
 if TYPE_CHECKING:
     import os

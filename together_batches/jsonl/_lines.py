@@ -45,18 +45,18 @@ class Lines:
     """Consecutive lines as one ``text``, and as ``texts``, from which a :class:`Line` is made on demand.
 
     Most lines of a file are decoded, hashed or copied together. The text has each content with a newline. ``number``
-    and ``offset`` are those of the first line. ``odd`` contains the lines themselves, if any of them is more than its
-    content and a newline.
+    and ``offset`` are those of the first line. ``lines`` are the lines themselves, if any of them may be more
+    than its content and a newline.
     """
 
-    __slots__ = ("_contents", "number", "odd", "offset", "text", "texts")
+    __slots__ = ("_contents", "_lines", "number", "offset", "text", "texts")
 
-    def __init__(self, number: int, offset: int, text: bytes, odd: list[Line] | None = None) -> None:
+    def __init__(self, number: int, offset: int, text: bytes, lines: list[Line] | None = None) -> None:
         self.number: int = number
         self.offset: int = offset
         self.text: bytes = text
         self.texts: list[bytes] = BytesIO(text).readlines()  # splits only at newlines, faster than bytes.split
-        self.odd: list[Line] | None = odd
+        self._lines = lines
         self._contents: list[bytes] | None = None
 
     @classmethod
@@ -64,6 +64,11 @@ class Lines:
         """Return an instance for these lines."""
         number, offset = (lines[0].number, lines[0].offset) if lines else (1, 0)
         return cls(number, offset, joined([line.content for line in lines]), lines)
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether each line is its content and a newline."""
+        return self._lines is None
 
     @property
     def contents(self) -> list[bytes]:
@@ -74,16 +79,16 @@ class Lines:
 
     def offsets(self) -> Iterable[int]:
         """Return the offset of each line."""
-        if self.odd is not None:
-            return [line.offset for line in self.odd]
+        if self._lines is not None:
+            return [line.offset for line in self._lines]
         return islice(accumulate(map(len, self.texts), initial=self.offset), len(self.texts))
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __iter__(self) -> Iterator[Line]:
-        if self.odd is not None:
-            return iter(self.odd)
+        if self._lines is not None:
+            return iter(self._lines)
         lengths = map(len, self.contents)
         return map(_LINE, zip(count(self.number), self.offsets(), self.contents, lengths, strict=False))
 
@@ -92,8 +97,8 @@ class Lines:
 
     def part(self, start: int, stop: int) -> Lines:
         """Return the lines from one position up to another."""
-        if self.odd is not None:
-            return Lines.of(self.odd[start:stop])
+        if self._lines is not None:
+            return Lines.of(self._lines[start:stop])
         offset = self.offset + sum(map(len, self.texts[:start]))
         return Lines(self.number + start, offset, b"".join(self.texts[start:stop]))
 
@@ -181,20 +186,11 @@ class LineSplitter:
         )
 
     def _odd(self, contents: list[bytes]) -> Lines:
-        self._hold(contents[0])
-        lines = [self._held_line()]
-        for content in contents[1:]:
-            length = len(content)
-            lines.append(self._ended(self._number + 1, self._offset, content, length))
-            self._number += 1
-            self._offset += length + 1
+        lines: list[Line] = []
+        for content in contents:
+            self._hold(content)
+            lines.append(self._held_line())
         return Lines.of(lines)
-
-    def _ended(self, number: int, offset: int, content: bytes, length: int) -> Line:
-        """Return a line without its line end."""
-        if content.endswith(b"\r"):
-            content, length = content[:-1], length - 1
-        return Line(number, offset, content if length <= self._max else content[: self._kept], length)
 
     def peek(self) -> Line | None:
         """Return the unfinished line as far as it was received, if any. It continues in the next chunk."""

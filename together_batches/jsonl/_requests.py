@@ -13,7 +13,7 @@ from together_batches._fields import carried
 from together_batches._protocol import json_codec, request_codec
 from together_batches._schema import response_format
 from together_batches._schema.adapters import Schema, adapter_of
-from together_batches._text import format_count
+from together_batches._text import format_count, short
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
@@ -25,7 +25,6 @@ ENDPOINTS = (CHAT, f"{AUDIO}transcriptions", f"{AUDIO}translations", "/v1/comple
 """The endpoints that are or were documented. Others may be added at any time."""
 _MISSPELT = 0.8
 JSON_SPACE = b" \t\r\n"
-KEPT_OF_A_TEXT = 200
 
 RequestLike = BatchRequest | Mapping[str, object]
 """A request, or a mapping with the fields of its line: ``custom_id``, ``body`` and, for audio, ``method``."""
@@ -230,7 +229,8 @@ def _shape_faults(row: object) -> list[str]:
 def _wrong(name: str, value: object, expected: str) -> str:
     if value is None:
         return f"{name} is missing"
-    return f"{name} is empty" if value == "" else f"{name} is {json_codec.kind(value)}, and must be {expected}"
+    is_empty = isinstance(value, str) and not value  # a value of another library may not compare as true or false
+    return f"{name} is empty" if is_empty else f"{name} is {json_codec.kind(value)}, and must be {expected}"
 
 
 def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str]:
@@ -273,8 +273,3 @@ def no_json(line: bytes, error: json_codec.WireError) -> str:
     named = line.startswith((b"NaN", b"Infinity"), error.at)
     reason = "JSON has no NaN and no Infinity" if named else error.reason
     return f"the line is not valid JSON: {reason}, at byte {error.at} of the line"
-
-
-def short(value: object) -> str:
-    text = repr(value[: KEPT_OF_A_TEXT + 1] if isinstance(value, str | bytes) else value)
-    return text if len(text) <= KEPT_OF_A_TEXT else text[:KEPT_OF_A_TEXT] + "…"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from together_batches._local.os_errors import explained
+from together_batches._text import short
 from together_batches.errors import UsageError
-from together_batches.jsonl._requests import RequestLike, short
+from together_batches.jsonl._requests import RequestLike
 
 _BLOCK = 1 << 18
 

@@ -12,12 +12,13 @@ from together_batches._protocol import json_codec
 from together_batches._schema import response_format
 from together_batches._schema.adapters import adapter_of
 from together_batches._schema.json_schemas import is_same
+from together_batches._text import short
 from together_batches._validation import check_callback
 from together_batches.errors import UsageError
 from together_batches.jsonl._columns import BadCellError, id_in
 from together_batches.jsonl._images import Images
 from together_batches.jsonl._repeats import Repeats
-from together_batches.jsonl._requests import chat_request, invalid, short
+from together_batches.jsonl._requests import chat_request, invalid
 from together_batches.jsonl._tables import Table, check_table, is_read_once, rows_in, table_name
 from together_batches.jsonl._templates import Template
 from together_batches.rows import BatchRequest

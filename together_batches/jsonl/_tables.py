@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from together_batches._local.os_errors import explained
-from together_batches._text import count_of
+from together_batches._text import count_of, short
 from together_batches._validation import path_of
 from together_batches.errors import UsageError
 from together_batches.jsonl._columns import chosen
-from together_batches.jsonl._requests import short
 from together_batches.jsonl._shapes import binary_format
 from together_batches.jsonl._sources import is_arrow
 

@@ -53,13 +53,13 @@ class BinaryInput:
     def __init__(self, source: BinarySource, what: str = "the source") -> None:
         given: Any = source
         self._source = given
-        self._path: Path | None = None
+        self.path: Path | None = None
         self._start = 0
         self._file: Readable | None = None
         self._name = name_of_file(given) or what
         if isinstance(source, str | os.PathLike):
-            self._path = path_of(what, cast("str | os.PathLike[str]", given))
-            self._name = str(self._path)
+            self.path = path_of(what, cast("str | os.PathLike[str]", given))
+            self._name = str(self.path)
         elif _is_open(given, "read"):
             self._file = cast("Readable", given)
             if not _is_seekable(given):
@@ -85,7 +85,7 @@ class BinaryInput:
     @property
     def stem(self) -> str | None:
         """The name of the file without its directory and suffix, if it has one."""
-        name = self._path or name_of_file(self._source)
+        name = self.path or name_of_file(self._source)
         return Path(name).stem if name else None
 
     @contextmanager
@@ -102,13 +102,13 @@ class BinaryInput:
                     file.seek(self._start)
             return
         with explained("read", self):
-            if self._path is None:
+            if self.path is None:
                 opened: object = cast("Callable[[], Readable]", self._source)()
-            elif self._path.exists() and not self._path.is_file():
+            elif self.path.exists() and not self.path.is_file():
                 message = f"cannot read {self}: it is not a file"
                 raise UsageError(message)
             else:
-                opened = self._path.open("rb", buffering=0)
+                opened = self.path.open("rb", buffering=0)
         if not callable(getattr(opened, "read", None)):
             message = f"{self} must be opened as a binary file; the function returned {type(opened).__name__}"
             raise UsageError(message)
@@ -137,9 +137,9 @@ class BinaryInput:
     @contextmanager
     def lines(self, sha256: str = "") -> Generator[BinaryIO]:
         """Open the file to read its lines; with a hash, raise :class:`RunError` at the end if it has another."""
-        if self._path is not None and not sha256:
+        if self.path is not None and not sha256:
             with explained("read", self):
-                opened = self._path.open("rb", _BLOCK_BYTES)
+                opened = self.path.open("rb", _BLOCK_BYTES)
             with opened:
                 yield opened
             return

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Awaitable, Callable, Container
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack, nullcontext
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import attrs
 
 from together_batches import jsonl
+from together_batches._jobs.upload_source import open_upload
 from together_batches._local.atomic_file import AtomicFile
+from together_batches._local.os_errors import explained
 from together_batches._protocol import request_codec
+from together_batches._schema.response_format import response_format_adder, response_format_text
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
-from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._lines import changed_lines, cut_lines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._attempt import AttemptWork
-from together_batches.runs._attempt_files import RowsUpload, upload_name, write_piece
+from together_batches.runs._attempt_files import upload_name, write_piece
 from together_batches.runs._binary import BinaryInput, write_sink
 from together_batches.runs._context import log_failure, name_of
 from together_batches.runs._lost_jobs import lost_job
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches._schema.adapters import Adapter
     from together_batches.errors import APIError, BatchesError
+    from together_batches.jsonl import Readable
     from together_batches.models import BatchJob
     from together_batches.runs._binary import BinarySink
     from together_batches.runs._context import RunApi
@@ -137,25 +142,48 @@ class CallerAttempt(AttemptWork):
         """Do nothing: the caller sees what it stores."""
 
 
-async def upload(work: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> tuple[Uploaded, bool]:
+async def upload(
+    work: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str, schema: Adapter[Any] | None
+) -> tuple[Uploaded, bool]:
     """Check the rows of an attempt and upload them; return the file, and whether it is marked."""
-    content = RowsUpload(source, mark)
 
-    def check(_: object) -> None:
-        with source.opened() as file:
-            found = jsonl.validate(file, endpoint=endpoint)
-        found.raise_for_problems()
+    def check(file: Readable) -> None:
+        found = jsonl.validate(file, endpoint=endpoint)
+        attrs.evolve(found, source=str(source)).raise_for_problems()
         _check_count(found.rows, work.attempt, source)
 
+    def checked(raise_if_cancelled: Callable[[], None]) -> Path | IO[bytes]:
+        with source.opened() as file:
+            if source.path is not None and schema is None:
+                check(file)
+                return source.path
+            blocks = blocks_of(file)
+            if schema is not None:
+                blocks = changed_lines(blocks, response_format_adder(response_format_text(schema)))
+            copy = _copied(blocks, opened, raise_if_cancelled)
+        check(copy)
+        copy.seek(0)
+        return copy
+
+    name = upload_name(source.stem or "requests", work.attempt, None)
+    opened = ExitStack()
     try:
-        await in_thread(check, large=True)
-        await in_thread(content.measure, large=True)
-        content.name = upload_name(source.stem or "requests", work.attempt, mark if content.is_marked else None)
-        uploaded = await work.api.upload(content)
+        async with open_upload(await in_thread(checked, large=True), name, mark=mark) as content:
+            return await work.api.upload(content), content.is_marked
     finally:
         with anyio.CancelScope(shield=True):
-            await in_thread(lambda _: content.close())
-    return uploaded, content.is_marked
+            await in_thread(lambda _: opened.close())
+
+
+def _copied(blocks: Iterable[bytes], opened: ExitStack, raise_if_cancelled: Callable[[], None]) -> IO[bytes]:
+    """Return a temporary copy, open until the end of the stack."""
+    with explained("write to", "the directory for temporary files"):
+        copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        for block in blocks:
+            raise_if_cancelled()
+            copy.write(block)
+        copy.seek(0)
+    return copy
 
 
 class _Everything(Container[str]):

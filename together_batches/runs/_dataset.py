@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from together_batches import jsonl
 from together_batches._protocol.upload_marks import MARK_BYTES
 from together_batches._schema.adapters import adapter_of
-from together_batches._schema.response_format import added_bytes, response_format_adder, response_format_text
+from together_batches._schema.response_format import added_bytes
 from together_batches._validation import positive_int
 from together_batches.errors import UsageError
-from together_batches.jsonl._lines import changed_lines
 from together_batches.runs import rules
 from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._joining import final_lines
@@ -21,7 +20,7 @@ from together_batches.runs._sharding import rows_left, scan
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from together_batches._schema.adapters import Adapter, Schema
+    from together_batches._schema.adapters import Schema
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt, Shard
 
@@ -131,19 +130,6 @@ class RowsFile:
         """Close the source."""
         self._blocks.close()
         self._held = memoryview(b"")
-
-
-class RowsWithFormat:
-    """Rows with the ``response_format`` of a schema in each that has none: each call opens them."""
-
-    def __init__(self, source: BinaryInput, schema: Adapter[Any]) -> None:
-        self.name: str | None = str(source) if source.stem else None
-        self._source = source
-        self._with_format = response_format_adder(response_format_text(schema))
-
-    def __call__(self) -> RowsFile:
-        """Open the rows."""
-        return RowsFile(str(self._source), changed_lines(self._source.blocks(), self._with_format))
 
 
 def write_results(

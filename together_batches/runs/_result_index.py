@@ -147,7 +147,7 @@ class ResultIndex:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[_Subject]) -> None:
         """Index lines of a file, and count their subjects."""
-        answers = result_codec.answers(lines.text, lines.texts) if lines.odd is None else None
+        answers = result_codec.answers(lines.text, lines.texts) if lines.are_plain else None
         if answers is None:
             counts.update([self._note(line.content, begin + line.offset, line.length) for line in lines])
             return

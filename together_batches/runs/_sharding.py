@@ -81,7 +81,7 @@ def scan(
     def read(first_lines: FirstLines, bad_lines: Writable | None) -> _Reading:
         shards = _Shards(Cutter(max_rows, max_bytes, more_per_row, first_lines=first_rows), keep_ids)
         reading = _Reading(given, Check(rules, first_lines), shards, bad_lines)
-        reading.run(rules, raise_if_cancelled)
+        reading.run(raise_if_cancelled)
         return reading
 
     hashed_ids = _HashedIds()
@@ -95,19 +95,19 @@ def scan(
     return reading.finished()
 
 
-class _HashedIds:
+class _HashedIds(FirstLines):
     """Hashes of all ids, of eight bytes each, from which possible duplicates are found."""
 
     def __init__(self) -> None:
         self._buckets = [array("q") for _ in range(_BUCKETS)]
         self._add = [bucket.append for bucket in self._buckets]
 
-    def setdefault(self, custom_id: str, number: int, /) -> int:
+    def line_of(self, custom_id: str, number: int) -> int:
         """Add the hash of an id, and treat the id as new."""
         self.add([custom_id], number)
         return number
 
-    def add(self, custom_ids: Sequence[str], _: int, /) -> bool:
+    def add(self, custom_ids: Sequence[str], number: int) -> bool:
         """Add the hashes of ids, and treat the ids as new."""
         # Python's own hash differs in each process, so that ids cannot be crafted to collide.
         add = self._add
@@ -125,18 +125,18 @@ class _HashedIds:
         return found
 
 
-class _DuplicateFinder:
+class _DuplicateFinder(FirstLines):
     """First lines of the ids that may occur twice."""
 
     def __init__(self, hashes: Collection[int]) -> None:
+        super().__init__()
         self._hashes = frozenset(hashes)
-        self._first: dict[str, int] = {}
 
-    def setdefault(self, custom_id: str, number: int, /) -> int:
+    def line_of(self, custom_id: str, number: int) -> int:
         """Return the line in which this id occurred first."""
-        return self._first.setdefault(custom_id, number) if hash(custom_id) in self._hashes else number
+        return super().line_of(custom_id, number) if hash(custom_id) in self._hashes else number
 
-    def add(self, custom_ids: Sequence[str], _: int, /) -> bool:
+    def add(self, custom_ids: Sequence[str], number: int) -> bool:
         """Return whether none of these ids may occur twice, so that none has to be kept."""
         return self._hashes.isdisjoint(map(hash, custom_ids))
 
@@ -150,23 +150,22 @@ class _Reading:
         self._check = check
         self._shards = shards
         self._aside = aside
-        self._bytes = self.bad = 0
+        self.bad = 0
 
-    def run(self, rules: Rules, raise_if_cancelled: Callable[[], None]) -> None:
+    def run(self, raise_if_cancelled: Callable[[], None]) -> None:
         """Read the input."""
         digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
             for block in self._source.blocks():
                 raise_if_cancelled()
-                if not self._bytes and self._check.is_other_shape(block):
-                    self._check.finish(str(self._source)).raise_for_problems()
                 digest.update(block)
-                self._bytes += len(block)
                 yield block
 
-        for lines in cut_lines(blocks(), jsonl.LineSplitter(rules.max_line_bytes)):
+        for lines in self._check.cut(blocks()):
             self._take(lines)
+        if self._check.problem_count and not self.bad:  # of the file as a whole
+            self._check.finish(str(self._source)).raise_for_problems()
         self.sha256 = digest.hexdigest()
 
     def _take(self, lines: Lines) -> None:
@@ -195,11 +194,11 @@ class _Reading:
         checked = self._check.finish(str(self._source))
         if self.bad and self._aside is None:
             checked.raise_for_problems(advice="fix this, or set bad lines aside with skip_invalid")
-        shards = self._shards.finished(self._bytes)
+        shards = self._shards.finished(self._check.bytes)
         if not shards:
             message = f"{self._source}: there are no rows to send"
             raise ValidationError(message, problems=[*map(str, checked.problems)] or [message])
-        return Scan(bytes=self._bytes, sha256=self.sha256, shards=shards, invalid=self.bad)
+        return Scan(bytes=self._check.bytes, sha256=self.sha256, shards=shards, invalid=self.bad)
 
 
 class _Shards:

@@ -22,7 +22,6 @@ from together_batches.runs._binary import BinaryInput, check_sink
 from together_batches.runs._caller_attempt import CallerAttempt, CallerResults, Save, Settings, upload
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
-from together_batches.runs._dataset import RowsWithFormat
 from together_batches.runs._evidence import Evidence
 from together_batches.runs._records import check_order
 from together_batches.runs._threads import in_thread, own_thread
@@ -63,7 +62,8 @@ async def begin(
         client: the client; its time limits and retries apply, and an outage beyond them is raised.
         attempt: the attempt, from :func:`together_batches.runs.rules.next_attempt` or as last saved.
         source: the rows of the attempt, in order: a path; a file opened in binary mode that can seek; or a function
-            that opens such a file, for example :func:`together_batches.runs.rows`. It is read three times.
+            that opens such a file, for example :func:`together_batches.runs.rows`. What has no path is read once, and
+            copied to the directory for temporary files.
         save: a coroutine function that returns when the attempt is stored durably. An exception from it is raised.
         earlier: the attempts at the same shard before this one. Their jobs are never mistaken for its own, and if a
             create of the last one made two jobs, the second is used before any row is sent again.
@@ -110,10 +110,8 @@ async def begin(
                 await work.take_up(other)
                 return work.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        given = BinaryInput.of(source)
-        if adapter is not None:
-            given = BinaryInput(RowsWithFormat(given, adapter))
-        beginning = Beginning(work, partial(upload, work, given, mark, endpoint), look_once=look_once)
+        start = partial(upload, work, BinaryInput.of(source), mark, endpoint, adapter)
+        beginning = Beginning(work, start, look_once=look_once)
         await beginning.upload()
         await beginning.create()
     return work.attempt

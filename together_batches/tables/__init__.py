@@ -10,7 +10,7 @@ The columns are ``custom_id``, ``result`` (``success``, ``failure``, ``missing``
 
 from together_batches.tables._async import write_parquet
 from together_batches.tables._inputs import InputSource
-from together_batches.tables._sources import from_results, read
+from together_batches.tables._rows import from_results, read
 from together_batches.tables._table import AnswerTable
 
 __all__ = ["AnswerTable", "InputSource", "from_results", "read", "write_parquet"]

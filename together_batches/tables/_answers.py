@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._protocol.json_codec import plain_of
-from together_batches._schema.adapters import adapter_of
+from together_batches._schema.adapters import adapter_of, reason_of
 from together_batches._schema.answers import UnfitError, parse_text
-from together_batches._schema.reasons import reason_of
 from together_batches.tables._columns import RESULT_COLUMNS, Column, Record, kind_of, unique
 
 if TYPE_CHECKING:

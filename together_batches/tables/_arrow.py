@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import accumulate, chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
 
 from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
-from together_batches.jsonl._arrow import ROWS_TOGETHER, check_parquet, first_installed, translated
+from together_batches.jsonl._arrow import first_installed, open_parquet, translated
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from together_batches.tables._columns import Column, Kind
 
@@ -37,9 +37,10 @@ _MOST_OF_A_FLOAT = 10**308
 
 @attrs.frozen
 class Arrow:
-    """A library: the functions that it has under a name of its own, and ``core``, which has the others."""
+    """A library: the functions that it has under a name of its own, and the modules that have the others."""
 
     core: Any
+    parquet: Any
     scalars: Mapping[Scalar, Any]
     offset_type: Any
     list_type: _Make
@@ -53,8 +54,6 @@ class Arrow:
     """Return the values of an array at places, and null for None."""
     write_parquet: Callable[[Any, Iterator[Any], BinaryIO], None]
     """Write batches of a schema to a file."""
-    open_parquet: Callable[[Path], tuple[Any, Iterator[Any]]]
-    """Return the schema and the batches of a file; :meth:`read_parquet` translates its errors."""
 
     def fields(self, columns: Iterable[Column]) -> list[Any]:
         """Return the fields of columns."""
@@ -117,9 +116,8 @@ class Arrow:
 
     def read_parquet(self, path: Path) -> tuple[Any, Iterator[Any]]:
         """Return the schema and the batches of a Parquet file."""
-        with explained("read", path), translated("read", path):
-            check_parquet(path)
-            return self.open_parquet(path)
+        with explained("read", path):
+            return open_parquet(self.parquet, path)
 
 
 def library() -> Arrow:
@@ -155,12 +153,9 @@ def _arro3() -> Arrow:
     def take(array: Any, places: Sequence[int | None]) -> Any:
         return array.take(core.Array(places, types.int64()))
 
-    def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
-        reader = io.read_parquet(path, batch_size=ROWS_TOGETHER)
-        return reader.schema, iter(reader)
-
     return Arrow(
         core=core,
+        parquet=io,
         scalars=_scalars(types.utf8(), types.int64(), types.float64(), types.bool()),
         offset_type=types.int32(),
         list_type=types.list,
@@ -172,7 +167,6 @@ def _arro3() -> Arrow:
         struct_array=core.struct_array,
         take=take,
         write_parquet=write_parquet,
-        open_parquet=open_parquet,
     )
 
 
@@ -194,12 +188,9 @@ def _pyarrow() -> Arrow:
             null = core.nulls(1, array.type)
             return core.concat_arrays([null if place is None else array.slice(place, 1) for place in places])
 
-    def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
-        file = parquet.ParquetFile(path)
-        return file.schema_arrow, file.iter_batches(batch_size=ROWS_TOGETHER)
-
     return Arrow(
         core=core,
+        parquet=parquet,
         scalars=_scalars(core.string(), core.int64(), core.float64(), core.bool_()),
         offset_type=core.int32(),
         list_type=core.list_,
@@ -211,7 +202,6 @@ def _pyarrow() -> Arrow:
         struct_array=core.StructArray.from_arrays,
         take=take,
         write_parquet=write_parquet,
-        open_parquet=open_parquet,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._fields import carried
 from together_batches._protocol import json_codec
+from together_batches._text import short
 from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import ArrowTable, LineSplitter, TableRequests, decode
@@ -19,7 +20,6 @@ from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of, is_arrow
 from together_batches.jsonl._tables import rows_in
 from together_batches.tables._columns import Column
-from together_batches.tables._rows import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 InputSource = str | os.PathLike[str] | ArrowTable | TableRequests
-"""The input of results: requests made of a table, such a table, or the path of a file of requests, CSV or Parquet."""
+"""The input of results: the path of a file of requests, CSV or Parquet; a frame; or requests made of one of these."""
 
 _TABLES = frozenset({".csv", ".parquet"})
 _REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
@@ -45,6 +45,13 @@ class Input:
         if isinstance(table, TableRequests):
             id_column = table.id_column
             table = table.table
+        if not (is_arrow(table) or isinstance(table, str | os.PathLike)):
+            kind = type(table).__name__
+            message = (
+                "requests is the path of a file, a frame with __arrow_c_stream__, or what jsonl.requests made of one "
+                f"of these, not {'requests made of ' if table is not source else ''}{kind}: the columns need types"
+            )
+            raise UsageError(message)
         self._table = table if is_arrow(table) else path_of("requests", cast("str | os.PathLike[str]", table))
         self._name = str(self._table) if isinstance(self._table, Path) else "the input"
         self._kind = self._table.suffix.lower() if isinstance(self._table, Path) else ""
@@ -99,7 +106,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
 
 def _request_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
     def rows() -> Iterator[_Row]:
-        for lines in cut_lines(blocks_of(path, BLOCK_BYTES), LineSplitter()):
+        for lines in cut_lines(blocks_of(path), LineSplitter()):
             for line in lines:
                 # A run sets bad lines aside, and no result is about them.
                 with suppress(ValidationError):
@@ -195,5 +202,5 @@ def _id_of(name: str, value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    message = f"{name} has {value!r} in the column of its ids, which are text or integers"
+    message = f"{name} has {short(value)} in the column of its ids, which are text or integers"
     raise UsageError(message)

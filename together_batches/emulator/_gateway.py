@@ -15,7 +15,6 @@ from aiohttp import web
 from attrs import define, field, frozen
 
 from together_batches.emulator._faults import RateLimit, TokenBucket
-from together_batches.emulator._files import Announced
 from together_batches.emulator._replies import ERROR_TEXTS, Refusal, Reply, download, drop, json_reply, refused, send
 from together_batches.emulator._requests import (
     Route,
@@ -111,7 +110,6 @@ class Gateway:
         self._sleep = sleep
         self._bucket: TokenBucket | None = None
         self._answered = 0
-        self._date = (-1, "")
         self._header_sets: dict[tuple[tuple[bytes, bytes], ...], Mapping[str, str]] = {}
 
     def limit(self, rate_limit: RateLimit | None) -> None:
@@ -146,13 +144,13 @@ class Gateway:
                 received.status = reply.status
                 sending = send(request, reply, self._headers(reply))
             else:
-                sending = self._go_wrong(fault, route, request, received, checksum)
+                sending = self._respond_with_fault(fault, route, request, received, checksum)
         response = await sending
         if self._on_request is not None:
             self._on_request(received)
         return response
 
-    async def _go_wrong(
+    async def _respond_with_fault(
         self, fault: Fault, route: Route, request: web.BaseRequest, received: RecordedRequest, checksum: str | None
     ) -> web.StreamResponse:
         if fault.delay:
@@ -172,14 +170,14 @@ class Gateway:
         def usual() -> Reply:
             try:
                 if route.about_storage:
-                    return self._act_as_storage(route, request, received.body, checksum)
-                return self._turned_away(route, request) or self._act(route, request, received.body)
+                    return self._dispatch_storage(route, request, received.body, checksum)
+                return self._reject(route, request) or self._dispatch(route, request, received.body)
             except Refusal as no:
                 return self._refused(route, no.status, no.message, no.code)
 
         return usual() if self._respond is None else self._respond(received, usual)
 
-    def _turned_away(self, route: Route, request: web.BaseRequest) -> Reply | None:
+    def _reject(self, route: Route, request: web.BaseRequest) -> Reply | None:
         """Return the gateway's own response, if any: from the network in front of it, the key, the rate, in order."""
         agent = request.headers.get("User-Agent", "")
         if not agent or agent.startswith("Python-urllib"):
@@ -193,7 +191,7 @@ class Gateway:
                 return self._refused(route, 429, "too many requests")._replace(headers=self._bucket.headers(wait))
         return None
 
-    def _act(self, route: Route, request: web.BaseRequest, body: bytes) -> Reply:
+    def _dispatch(self, route: Route, request: web.BaseRequest, body: bytes) -> Reply:
         service = self.service
         match route.operation:
             case "cancel":
@@ -264,7 +262,8 @@ class Gateway:
         known = files.known(purpose, checksum)
         if known is not None:
             return json_reply({"file_id": known.id}, 409)
-        file_id = files.begin(Announced(_text(form["file_name"]), purpose, file_type, checksum))
+        filename = _text(form["file_name"])
+        file_id = files.begin(filename=filename, purpose=purpose, file_type=file_type, checksum=checksum)
         location = self.storage_origin + files.presigned("PUT", file_id)
         return Reply(302, b"", headers={"Location": location, "X-Together-File-Id": file_id})
 
@@ -279,7 +278,7 @@ class Gateway:
         serving = self._serving
         return download(file, request.headers, content_type, ranges=serving.ranges, gzip=serving.gzip)
 
-    def _act_as_storage(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
+    def _dispatch_storage(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
         if "Authorization" in request.headers:
             text = "Only one auth mechanism allowed: the signature in the query or the Authorization header."
             raise Refusal(400, text, "InvalidArgument")
@@ -314,7 +313,7 @@ class Gateway:
     def _headers(self, reply: Reply) -> Mapping[str, str]:
         headers = {
             "Content-Type": reply.content_type,
-            "Date": self._http_date(),
+            "Date": formatdate(int(self._now()), usegmt=True),
             "x-request-id": self._next_request_id(),
         }
         self._answered += 1
@@ -335,12 +334,6 @@ class Gateway:
 
     def _next_request_id(self) -> str:
         return f"emu-{self._answered + 1:08x}"
-
-    def _http_date(self) -> str:
-        second = int(self._now())
-        if self._date[0] != second:
-            self._date = (second, formatdate(second, usegmt=True))
-        return self._date[1]
 
 
 def _json_object(body: bytes) -> Mapping[str, object]:

@@ -1,0 +1,3 @@
+class conf:  # noqa: N801  # Airflow's name
+    @staticmethod
+    def getint(section: str, key: str, *, fallback: int) -> int: ...

@@ -1,0 +1,16 @@
+from collections.abc import AsyncIterator
+from logging import Logger
+from typing import Any
+
+class TriggerEvent:
+    payload: Any
+
+    def __init__(self, payload: Any) -> None: ...
+
+class BaseTrigger:
+    log: Logger
+
+    def __init__(self) -> None: ...
+    def serialize(self) -> tuple[str, dict[str, Any]]: ...
+    def run(self) -> AsyncIterator[TriggerEvent]: ...
+    async def on_kill(self) -> None: ...
