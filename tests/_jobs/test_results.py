@@ -785,7 +785,7 @@ def files_in(directory: Path) -> list[Path]:
     return list(directory.iterdir())
 
 
-@pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "dropped"])
+@pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "cancelled twice", "dropped"])
 async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No temporary file remains, however the iteration ends."""
     monkeypatch.setattr(row_store, "_PIECE_BYTES", 100)
@@ -794,7 +794,7 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatc
     if end == "broken":
         with pytest.raises(APIConnectionError):
             await anext(stream)
-    elif end == "cancelled":
+    elif end.startswith("cancelled"):
         waiting = asyncio.Event()
 
         async def content(file_id: str) -> AsyncGenerator[bytes, None]:
@@ -808,6 +808,9 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatc
         await waiting.wait()
         assert len(files_open_in(temporary)) == 1
         task.cancel()
+        if end == "cancelled twice":
+            await asyncio.sleep(0)
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     else:

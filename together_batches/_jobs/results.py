@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anyio import CancelScope, to_thread
+from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.patience import Absence
 from together_batches._jobs.result_files import ResultFiles, ResultsApi
 from together_batches._jobs.row_store import RowStore
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
 from together_batches._schema.answers import parser
@@ -94,8 +95,7 @@ async def _results(
                 yield later
                 await pauses.take()
     finally:
-        with CancelScope(shield=True):  # releasing the disk space of a long file takes time
-            await to_thread.run_sync(store.close)
+        await finish_in_thread(store.close)  # releasing the disk space of a long file takes time
 
 
 async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> BatchJob:

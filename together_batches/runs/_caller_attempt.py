@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Container
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import attrs
 
 from together_batches import jsonl
 from together_batches._local.atomic_file import AtomicFile
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol import request_codec
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
@@ -153,8 +153,7 @@ async def upload(work: CallerAttempt, source: BinaryInput, mark: Mark | None, en
         content.name = upload_name(source.stem or "requests", work.attempt, mark if content.is_marked else None)
         uploaded = await work.api.upload(content)
     finally:
-        with anyio.CancelScope(shield=True):
-            await in_thread(lambda _: content.close())
+        await finish_in_thread(content.close)
     return uploaded, content.is_marked
 
 
