@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -282,6 +283,14 @@ async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
     }[way]
     rows = await Account(lines(answer("a"))).rows(requests=requests)
     assert names(rows) == [("success", "a"), ("missing", "c"), ("missing", "b")]
+
+
+async def test_requests_are_not_read_from_a_pipe_by_its_name(tmp_path: Path) -> None:
+    """A pipe is refused: opening it could wait for ever, and so would the end of the interpreter after a Ctrl-C."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=f"cannot read {pipe}: it is not a file"):
+        await asyncio.wait_for(Account(lines(answer("a"))).rows(requests=pipe), 1)
 
 
 async def test_requests_that_cannot_be_told_apart() -> None:
