@@ -29,6 +29,7 @@ from hypothesis import settings
 from wires import KEY
 
 import together_batches
+from together_batches._http import sockets
 from together_batches.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -122,6 +123,34 @@ def _paused(measuring: Coverage) -> Generator[None]:
         # Without pytest-xdist it would warn that the package is imported already.
         with warnings.catch_warnings(action="ignore", category=CoverageWarning):
             measuring.start()
+
+
+class _RecordedSocket(sockets.PatientSocket):
+    """A socket of a client, which the test that opened it must have closed by its end."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        _sockets.append(self)
+
+
+_sockets: list[_RecordedSocket] = []
+sockets.PatientSocket = _RecordedSocket  # type: ignore[misc]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Fail a test that leaves a socket of a client open, also if the collector closes it in a later test."""
+    result = yield
+    still_open = [each for each in _sockets if each.fileno() != -1]
+    _sockets.clear()
+    assert not still_open
+    return result
+
+
+@pytest.fixture
+def client_sockets() -> list[_RecordedSocket]:
+    """The sockets that clients have opened since the test began."""
+    return _sockets
 
 
 _numbers = count()

@@ -360,6 +360,22 @@ async def test_a_callback_that_fails(emulator: Emulator, tmp_path: Path) -> None
     assert not [*tmp_path.iterdir()]  # noqa: ASYNC240  # an empty directory
 
 
+@in_virtual_time
+async def test_a_callback_that_fails_on_the_rate(tmp_path: Path) -> None:
+    """An exception about the rate, too, leaves no connection open whose file has not arrived yet."""
+
+    def on_event(event: ClientEvent) -> None:
+        if isinstance(event, RateChanged) and event.rate is not None:
+            raise KeyError(event.rate)
+
+    arriving = http(200, b"{}\n", length=1_000_000), asyncio.Event()
+    async with RawServer(TOO_MANY, arriving) as server, client(server.base_url, on_event) as batches:
+        with pytest.raises(KeyError):
+            await batches.files.download("file-1", tmp_path / "copy.jsonl")
+        await asyncio.sleep(1)
+        assert server.open == 0
+
+
 def test_the_synchronous_client() -> None:
     """``Batches`` calls it in the thread of its loop; a call of the client from there is refused, as ever."""
     heard, names = Heard(), set[str]()

@@ -20,11 +20,14 @@ def _call(address: str, arguments: list[str]) -> int:
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         request = marshal.dumps((arguments, os.getcwd(), dict(os.environ)))
+        signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until they can be passed on: the process may run before
         socket.send_fds(server, [len(request).to_bytes(_WORD, "big")], [0, 1, 2])
         server.sendall(request)
         process_id = int.from_bytes(server.recv(_WORD, socket.MSG_WAITALL), "big")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in signals:
             signal.signal(number, lambda number, _: os.kill(process_id, number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return int.from_bytes(server.recv(_WORD, socket.MSG_WAITALL), "big")
 
 

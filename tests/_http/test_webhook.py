@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import attrs
 import pytest
 from wires import RawServer, http, shown_text
 
-from together_batches._http.sessions import open_session
+from together_batches._http.sessions import Connector, open_session
 from together_batches._http.webhook import MOST_SECONDS, Webhook, WebhookSender, opened
 from together_batches.config import Secret, Timeout
 from together_batches.errors import UsageError
@@ -54,7 +53,7 @@ async def sent(*replies: Reply, **options: Any) -> Sent:
     async def sleep(seconds: float) -> None:
         result.pauses.append(seconds)
 
-    async with RawServer(*replies) as server, open_session(aiohttp.TCPConnector()) as session:
+    async with RawServer(*replies) as server, open_session(Connector()) as session:
         url = f"{server.origin}/hook?token=hidden"
         sender = WebhookSender(
             settings(url),

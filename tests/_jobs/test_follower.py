@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from wires import without_wires
@@ -20,6 +20,9 @@ from together_batches import (
     WaitTimeoutError,
 )
 from together_batches._jobs.follower import AsyncFollower
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def follower(service: Service, **options: Any) -> AsyncFollower:
@@ -181,6 +184,32 @@ async def test_a_caller_leaves_during_a_read() -> None:
     leaving, staying = await start(together.ended("a")), await start(together.ended("b"))
     await stop(leaving)
     assert (await staying).id == "b"
+
+
+@without_wires
+async def test_a_second_cancellation_waits_for_the_work() -> None:
+    """A caller that leaves last returns when the work has ended, also if it is cancelled once more meanwhile."""
+
+    class SlowToEnd:
+        withdrawn: str
+
+        def withdraw(self, name: str) -> None:
+            self.withdrawn = name
+
+        async def as_completed(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
+            try:
+                await asyncio.Event().wait()
+                yield await anext(ids)
+            finally:
+                await asyncio.sleep(1)
+
+    task = await start(AsyncFollower(lambda **_: cast("Any", SlowToEnd()), asyncio.sleep).ended("a"))
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.1)
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert others() == 0
 
 
 @without_wires

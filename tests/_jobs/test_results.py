@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -282,6 +283,14 @@ async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
     }[way]
     rows = await Account(lines(answer("a"))).rows(requests=requests)
     assert names(rows) == [("success", "a"), ("missing", "c"), ("missing", "b")]
+
+
+async def test_requests_are_not_read_from_a_pipe_by_its_name(tmp_path: Path) -> None:
+    """A pipe is refused: opening it could wait for ever, and so would the end of the interpreter after a Ctrl-C."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=f"cannot read {pipe}: it is not a file"):
+        await asyncio.wait_for(Account(lines(answer("a"))).rows(requests=pipe), 1)
 
 
 async def test_requests_that_cannot_be_told_apart() -> None:
@@ -785,7 +794,7 @@ def files_in(directory: Path) -> list[Path]:
     return list(directory.iterdir())
 
 
-@pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "dropped"])
+@pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "cancelled twice", "dropped"])
 async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No temporary file remains, however the iteration ends."""
     monkeypatch.setattr(row_store, "_PIECE_BYTES", 100)
@@ -794,7 +803,7 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatc
     if end == "broken":
         with pytest.raises(APIConnectionError):
             await anext(stream)
-    elif end == "cancelled":
+    elif end.startswith("cancelled"):
         waiting = asyncio.Event()
 
         async def content(file_id: str) -> AsyncGenerator[bytes, None]:
@@ -808,6 +817,9 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatc
         await waiting.wait()
         assert len(files_open_in(temporary)) == 1
         task.cancel()
+        if end == "cancelled twice":
+            await asyncio.sleep(0)
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -62,6 +63,40 @@ async def test_leaving_stops_the_work() -> None:
     assert await anext(stream) == 1
     await stream.aclose()
     assert ended
+
+
+async def test_a_second_cancellation_waits_for_the_work() -> None:
+    """The stream ends after its work, also if it is cancelled once more meanwhile; nothing is logged."""
+    ready = ReadyItems[int]()
+    leaving, may_end = asyncio.Event(), asyncio.Event()
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            leaving.set()
+            await may_end.wait()
+            raise ValueError("too late")
+
+    async def read() -> None:
+        async for _ in stream_from_task(work, ready):
+            pass
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    await leaving.wait()
+    reading.cancel()
+    await asyncio.sleep(0)
+    assert not reading.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    gc.collect()
+    assert not logged
 
 
 async def test_nothing_starts_before_the_first_item_is_requested() -> None:

@@ -11,6 +11,7 @@ import io
 import os
 import threading
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,7 +24,6 @@ from together_batches._protocol.upload_marks import Mark, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 MARK = mark_of("a test")
 BIG = os.urandom(2_500_000)
@@ -230,6 +230,32 @@ async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monk
     assert not closed.is_set()
     pipe.end.set()
     assert await asyncio.to_thread(closed.wait, 10)
+
+
+def open_in(directory: Path) -> list[str]:
+    """Return the files of this process in a directory."""
+    places = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [place for place in places if place.startswith(str(directory))]
+
+
+async def test_a_second_cancellation_closes_the_file(tmp_path: Path) -> None:
+    """The file is closed when the call ends, also if its task is cancelled once more meanwhile."""
+    (tmp_path / "in.jsonl").write_bytes(LINES)
+    opened = asyncio.Event()
+
+    async def upload() -> None:
+        async with open_upload(tmp_path / "in.jsonl", None):
+            opened.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(upload())
+    await opened.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not open_in(tmp_path)
 
 
 # --- unique content -------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ import asyncio
 import os
 import resource
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from together_batches import UsageError
 from together_batches._local.async_atomic_file import open_atomic
+from together_batches._local.atomic_file import AtomicFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +58,26 @@ async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
     task = asyncio.create_task(hang(ready))
     await ready.wait()
     task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_second_cancellation_during_a_slow_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose thread still writes is removed, also if its task is cancelled once more meanwhile."""
+    writes, may_write = threading.Event(), threading.Event()
+
+    def slow(_file: AtomicFile, _content: bytes) -> None:
+        writes.set()
+        may_write.wait()
+
+    monkeypatch.setattr(AtomicFile, "write", slow)
+    task = asyncio.create_task(write(tmp_path / "out", BIG, BIG))
+    await asyncio.to_thread(writes.wait)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    may_write.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -335,6 +335,27 @@ async def test_a_storage_port_that_was_taken_meanwhile_is_an_oserror() -> None:
         await emulator.start()
     async with emulator:
         assert emulator.files == []
+
+
+async def test_a_start_that_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that is cancelled between its two servers leaves neither of them listening."""
+    loop = asyncio.get_running_loop()
+    really, opened = loop.create_server, list[asyncio.Server]()
+
+    async def create_server(*arguments: Any, **options: Any) -> asyncio.Server:
+        if opened:
+            await asyncio.Event().wait()
+        opened.append(await really(*arguments, **options))
+        return opened[0]
+
+    monkeypatch.setattr(loop, "create_server", create_server)
+    starting = asyncio.create_task(Emulator().start())
+    while not opened:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not opened[0].is_serving()
 
 
 def test_files_can_be_looked_at_from_outside() -> None:

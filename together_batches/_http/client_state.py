@@ -12,15 +12,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-import aiohttp
-
 from together_batches._emitter import Emitter
 from together_batches._http import retry
 from together_batches._http.capacity import Capacity
 from together_batches._http.permit_queue import PermitQueue
 from together_batches._http.rate_limiter import AdaptiveRateLimiter
-from together_batches._http.sessions import open_session
-from together_batches._http.sockets import open_socket
+from together_batches._http.sessions import Connector, open_session
 from together_batches._http.timeouts import TimeoutMonitor
 from together_batches._protocol.jobs import EXCERPT_BYTES
 from together_batches.errors import AuthenticationError, UsageError
@@ -28,6 +25,7 @@ from together_batches.errors import AuthenticationError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import aiohttp
     from multidict import CIMultiDict
 
 _SMALLEST_BUDGET = 100
@@ -166,9 +164,7 @@ class ClientState:
             message = "the session that this client was given is closed"
             raise UsageError(message)
         if self._session is None:
-            # No limit on the pool: the callers decide how many calls run at once.
-            connector = aiohttp.TCPConnector(limit=0, socket_factory=open_socket)
-            self._session = open_session(connector, headers=self.headers, notes_sends=self.has_proxy)
+            self._session = open_session(Connector(), headers=self.headers, notes_sends=self.has_proxy)
         return self._session
 
     def session_of(self, bulk: BulkContext) -> aiohttp.ClientSession:

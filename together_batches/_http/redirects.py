@@ -43,5 +43,5 @@ def _location(answer: Answer) -> str | None:
     if answer.status not in same or not request.repeatable:
         return None
     location = answer.headers.get("Location") or None
-    # aiohttp connects before it refuses a control character, and leaves that connection open.
+    # Without this check aiohttp would connect, and then refuse a control character by an error of its own.
     return None if location is None or _CONTROL.search(location) else location

@@ -1,11 +1,20 @@
-"""The sessions of aiohttp that a client opens: without cookies, retries and redirects, and with wide limits."""
+"""The sessions of aiohttp that a client opens: without cookies, retries and redirects, and with wide limits.
+
+Their connections are closed at once, and all of them by the end of a session.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
+
+from together_batches._http.sockets import open_socket
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -51,6 +60,43 @@ def open_session(
     # aiohttp itself resends a GET, PUT or DELETE when a connection breaks: retries belong to this package.
     session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
     return session
+
+
+class _Connection(ResponseHandler):
+    """A connection that is closed at once.
+
+    That of aiohttp stays open until the peer has read what was written, and has answered the end of TLS: for half a
+    minute, and beyond the end of its session and its loop.
+    """
+
+    def close(self) -> None:
+        """Close the connection; what is not sent yet is dropped."""
+        self.abort()
+
+
+class Connector(aiohttp.TCPConnector):
+    """Connections over our sockets, all of which are closed at the end of :meth:`close`.
+
+    There is no limit to their number: the callers decide how many calls run at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, socket_factory=open_socket)  # pyright: ignore[reportUnknownMemberType]
+        self._made = WeakSet[_Connection]()
+        self._factory = partial(_made, self._loop, self._made)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections, also those to a proxy that has not opened its tunnel yet: aiohttp omits these."""
+        for connection in list(self._made):
+            connection.close()
+        await super().close(abort_ssl=abort_ssl)
+        await asyncio.sleep(0)  # the loop closes their sockets in its next round
+
+
+def _made(loop: asyncio.AbstractEventLoop, made: WeakSet[_Connection]) -> ResponseHandler:
+    connection = _Connection(loop)
+    made.add(connection)
+    return connection
 
 
 class _Request(aiohttp.ClientRequest):

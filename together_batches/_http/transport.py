@@ -303,8 +303,12 @@ class Transport:
             permit.accepted(now)
         else:
             permit.unanswered()
-        self._emit_rate(now)
         self.state.queue.release_permitted()
+        try:
+            self._emit_rate(now)
+        except BaseException:
+            answer.close()
+            raise
 
     def _refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
         """Return the error for an answer, and report the answer to the limiter."""

@@ -23,7 +23,7 @@ import attrs
 from together_batches._http.exchange import AGENT, without_login
 from together_batches._http.network_errors import explain, named_status
 from together_batches._http.retry import retry_after
-from together_batches._http.sessions import open_session
+from together_batches._http.sessions import Connector, open_session
 from together_batches._http.timeouts import AttemptTimer, TimeoutMonitor
 from together_batches.config import Config, Secret, Timeout
 from together_batches.errors import UsageError
@@ -98,7 +98,7 @@ def _is_base64(text: str) -> bool:
 @asynccontextmanager
 async def opened(webhook: Webhook) -> AsyncGenerator[WebhookSender]:
     """Open a sender to a receiver."""
-    async with open_session(aiohttp.TCPConnector()) as session:
+    async with open_session(Connector()) as session:
         yield WebhookSender(webhook, session)
 
 

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
-from anyio import CancelScope
 
 from together_batches._jobs.awaited_job import state_of
+from together_batches._local.until_done import until_done
 from together_batches._protocol import jobs as job_protocol
 from together_batches._validation import check_callback, positive_number
 from together_batches.errors import UsageError, WaitTimeoutError
@@ -192,8 +192,7 @@ class _Following:
 
     async def _end_work(self) -> None:
         self._task.cancel()
-        with CancelScope(shield=True):
-            await asyncio.wait([self._task])
+        await until_done(self._task)
 
     async def _run(self) -> None:
         try:

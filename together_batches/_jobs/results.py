@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from anyio import CancelScope, to_thread
+from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.patience import Absence
 from together_batches._jobs.result_files import ResultFiles, ResultsApi
 from together_batches._jobs.row_store import RowStore
+from together_batches._jobs.source_kinds import open_file
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
 from together_batches._schema.answers import parser
@@ -94,8 +97,7 @@ async def _results(
                 yield later
                 await pauses.take()
     finally:
-        with CancelScope(shield=True):  # releasing the disk space of a long file takes time
-            await to_thread.run_sync(store.close)
+        await finish_in_thread(store.close)  # releasing the disk space of a long file takes time
 
 
 async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> BatchJob:
@@ -134,8 +136,7 @@ async def _ids_of(requests: Requests) -> dict[str, int]:
     Raises :class:`ValidationError` if ids are repeated, because answers could not be assigned.
     """
     if is_file(requests):
-        file = cast("Source", requests)
-        ids = await to_thread.run_sync(lambda: [row.custom_id for row in jsonl.read(file)], abandon_on_cancel=True)
+        ids = await to_thread.run_sync(_ids_in, cast("Source", requests), abandon_on_cancel=True)
     else:
         ids, pauses = list[str](), _CooperativeYield()
         for request in cast("Iterable[object]", requests):
@@ -156,6 +157,13 @@ async def _ids_of(requests: Requests) -> dict[str, int]:
         message = f"the requests cannot be distinguished: {problems[0]}{more}; omit requests= to get all rows"
         raise ValidationError(message, problems=problems)
     return rows
+
+
+def _ids_in(file: Source) -> list[str]:
+    with ExitStack() as stack:
+        if isinstance(file, str | os.PathLike):
+            file = stack.enter_context(open_file(file))
+        return [row.custom_id for row in jsonl.read(file)]
 
 
 class _CooperativeYield:

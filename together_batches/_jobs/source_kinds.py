@@ -83,13 +83,17 @@ def open_source(source: Source, lines: RequestLines, spool: Spool) -> OpenedSour
 
 
 def _open_path(path: str | os.PathLike[str]) -> OpenedSource:
-    title = os.fspath(path)
-    with explained("read", title):
+    return OpenedSource(open_file(path), os.fspath(path), sendable(Path(path).name))
+
+
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file; raise :class:`UsageError` if there is none."""
+    with explained("read", os.fspath(path)):
         kind = Path(path).stat().st_mode  # before it is opened: opening a pipe would wait for its other end
         if not stat.S_ISREG(kind):
-            message = f"cannot read {title}: it is {'a directory' if stat.S_ISDIR(kind) else 'not a file'}"
+            message = f"cannot read {os.fspath(path)}: it is {'a directory' if stat.S_ISDIR(kind) else 'not a file'}"
             raise UsageError(message)
-        return OpenedSource(Path(path).open("rb", buffering=0), title, sendable(Path(path).name))
+        return Path(path).open("rb", buffering=0)
 
 
 def _open_file(file: IO[bytes], spool: Spool) -> OpenedSource:

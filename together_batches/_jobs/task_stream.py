@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CancelScope
+from together_batches._local.until_done import until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -52,7 +52,4 @@ async def stream_from_task(
             await ready.changed.wait()
     finally:
         task.cancel()
-        with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
-            await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended
+        await until_done(task)  # its error was raised above, or occurred after the iteration ended

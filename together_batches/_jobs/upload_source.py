@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.marked_file import MarkedFile, place_of_mark
 from together_batches._jobs.source_kinds import READ_BYTES, UNNAMED, OpenedSource, Spool, open_source
 from together_batches._local.os_errors import explained
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol.upload_marks import tagged_name
 from together_batches.errors import UsageError
 from together_batches.jsonl._files import RequestLines
@@ -231,5 +231,4 @@ async def open_upload(
         await to_thread.run_sync(content.open, source, filename, mark, sha256, change, abandon_on_cancel=True)
         yield content
     finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(content.close)
+        await finish_in_thread(content.close)

@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
 from together_batches._local.atomic_file import AtomicFile
+from together_batches._local.until_done import until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -69,11 +68,15 @@ class AsyncAtomicFile:
         await self._in_thread(self._file.__enter__)
 
     async def end(self) -> None:
-        """Remove what was not committed, and end the thread."""
-        await self._in_thread(self._file.__exit__)
-        self._thread.shutdown(wait=False)
-        if self._writing is not None and self._writing.done() and not self._writing.cancelled():
-            self._writing.exception()  # retrieved, so that it is not logged: another error takes precedence
+        """Remove what was not committed, and end the thread, whatever is cancelled meanwhile."""
+        ended = self._in_thread(self._file.__exit__)
+        self._thread.shutdown(wait=False)  # when all of its work is done
+        try:
+            await until_done(ended)
+        finally:
+            if self._writing is not None and self._writing.done() and not self._writing.cancelled():
+                self._writing.exception()  # retrieved, so that it is not logged: another error takes precedence
+        ended.result()
 
 
 @asynccontextmanager
@@ -88,5 +91,4 @@ async def open_atomic(path: Path, *, replace: bool) -> AsyncGenerator[AsyncAtomi
         await file.begin()
         yield file
     finally:
-        with anyio.CancelScope(shield=True):
-            await file.end()
+        await file.end()

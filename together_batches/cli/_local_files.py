@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -44,15 +45,13 @@ def spooled(path: str) -> str | BinaryIO:
     import shutil
     import tempfile
 
-    context = click.get_current_context()
+    source = requests_in(path)
+    if isinstance(source, str) and not _is_stream(source):
+        return source
     try:
-        source = requests_in(path)
-        if isinstance(source, str):
-            if not _is_stream(source):
-                return source
-            source = context.with_resource(Path(source).open("rb"))  # noqa: SIM115
-        copy = context.with_resource(tempfile.TemporaryFile())  # noqa: SIM115
-        shutil.copyfileobj(source, copy)
+        copy = click.get_current_context().with_resource(tempfile.TemporaryFile())  # noqa: SIM115
+        with Path(source).open("rb") if isinstance(source, str) else nullcontext(source) as stream:
+            shutil.copyfileobj(stream, copy)
         copy.seek(0)
     except OSError as error:
         what = "standard input" if path == "-" else path

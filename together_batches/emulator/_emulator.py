@@ -125,7 +125,7 @@ class Emulator:
         api = await LoopbackServer.open(self._gateway, self._host, self._port)
         try:
             storage = await LoopbackServer.open(self._gateway.storage, self._host, self._storage_port)
-        except OSError:
+        except BaseException:  # also a cancellation
             await api.close()
             raise
         self._servers = (api, storage)

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack, nullcontext
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import attrs
 
 from together_batches import jsonl
 from together_batches._jobs.upload_source import open_upload
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol import request_codec
 from together_batches._schema.response_format import response_format_adder, response_format_text
 from together_batches._text import count_of, format_count
@@ -171,8 +171,7 @@ async def upload(
         async with open_upload(await in_thread(checked, large=True), name, mark=mark) as content:
             return await work.api.upload(content), content.is_marked
     finally:
-        with anyio.CancelScope(shield=True):
-            await in_thread(lambda _: opened.close())
+        await finish_in_thread(opened.close)
 
 
 def _copied(blocks: Iterable[bytes], opened: ExitStack, raise_if_cancelled: Callable[[], None]) -> IO[bytes]:

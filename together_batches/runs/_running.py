@@ -61,6 +61,7 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
             await engine.run()
         except asyncio.CancelledError:
             if options.cancel_on_interrupt:
+                # A second cancellation, such as that of a second Ctrl-C, ends this, too.
                 with CancelScope(shield=True), move_on_after(_CANCEL_SECONDS):
                     await _cancel(call)
             raise

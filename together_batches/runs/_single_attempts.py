@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 import attrs
 
 from together_batches._local.os_errors import explained
+from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol.upload_marks import mark_of
 from together_batches._schema.adapters import adapter_of
 from together_batches._validation import path_of, positive_number
@@ -184,8 +184,7 @@ async def collect(
             results = CallerResults(work, rows, sink, Path(scratch.name), schema=adapter, is_again=is_again)
             await _collect(work, Collecting(work, results), give_up=give_up)
         finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(lambda _: scratch.cleanup())
+            await finish_in_thread(scratch.cleanup)
     return work.attempt
 
 

@@ -1,0 +1,42 @@
+"""Waits that no cancellation cuts short, for what must be cleaned up."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio import CancelScope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+async def until_done(doing: asyncio.Future[Any]) -> None:
+    """Wait until ``doing`` is done, and only then raise the cancellation of the caller, if there was one.
+
+    A shield of anyio holds off the scopes of anyio alone, and not the cancellations of a second Ctrl-C,
+    ``asyncio.timeout`` and the end of a loop. An error of ``doing`` counts as retrieved, so that it is not logged.
+    """
+    try:
+        with CancelScope(shield=True):
+            await asyncio.wait([doing])
+    except asyncio.CancelledError:
+        await until_done(doing)
+        raise
+    if not doing.cancelled():
+        doing.exception()
+
+
+async def finish_in_thread(work: Callable[[], T]) -> T:
+    """Return the result of ``work``, which a thread of its own does to the end, whatever is cancelled meanwhile.
+
+    The threads of a pool may all be busy, and a pool never begins what is cancelled before.
+    """
+    thread = ThreadPoolExecutor(1, "together-batches-cleanup")
+    working = asyncio.get_running_loop().run_in_executor(thread, work)
+    thread.shutdown(wait=False)  # when the work is done
+    await until_done(working)
+    return working.result()
