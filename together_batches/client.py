@@ -346,8 +346,8 @@ class AsyncBatches:
             wait: follow each job until it has stopped; the outcome of a job that completed instead says so. A job
                 whose cancel was refused is followed for a minute, because its state may lag.
             timeout: maximum seconds for the whole call. At the limit, calls in flight are ``FAILED``, unsent ids are
-                ``NOT_ATTEMPTED`` (ids that an async iterable had not yielded are not in the report), and jobs that
-                were draining stay ``CANCELING``.
+                ``NOT_ATTEMPTED``, and jobs that were draining stay ``CANCELING``. Ids that an async iterable had not
+                yielded are not in the report; of a generator, which may have no end, a million more ids are read.
             progress: draw a bar, with an estimate of the time left, on a terminal or in a notebook.
             on_outcome: called in the event loop for each outcome, as soon as it is known; not a coroutine function.
                 With ``wait`` it is called twice for a job that stops: when its cancel is accepted, and when it has

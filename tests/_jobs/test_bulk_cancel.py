@@ -15,7 +15,6 @@ import tracemalloc
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from unittest.mock import AsyncMock
 
 import anyio
 import attrs
@@ -437,28 +436,6 @@ async def test_a_group_that_a_callback_raises_stays_as_it_is() -> None:
     assert len(caught.value.exceptions) == 2
 
 
-async def never(_: object) -> None:
-    raise AssertionError
-
-
-class AsyncCallable:
-    async def __call__(self, outcome: object) -> None:
-        raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [never, AsyncCallable(), functools.partial(never), AsyncMock(), [], "print"],
-    ids=["coroutine function", "async callable", "partial", "mock", "list", "text"],
-)
-async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
-    """A callback that is not a plain function is refused before anything is sent."""
-    service = Service()
-    with pytest.raises(TypeError, match="on_outcome must be a plain function"):
-        await cancel_many(service, ["a"], on_outcome=wrong)
-    assert service.sent == []
-
-
 async def test_any_plain_callable_is_a_callback() -> None:
     """Any plain callable is accepted as a callback: a method, a partial, a lambda, a class."""
     noted: list[Any] = []
@@ -553,6 +530,25 @@ async def test_a_limit_with_an_async_source() -> None:
     """After a limit the report contains exactly the ids that an async source had yielded."""
     report = await cancel_many(Service(seconds=10), later(names(50), 1), max_concurrency=100, timeout=5.5)
     assert results(report) == [(job_id, R.FAILED) for job_id in names(5)]
+
+
+@in_virtual_time
+async def test_a_limit_with_an_endless_source(caplog: pytest.LogCaptureFixture) -> None:
+    """After a limit at most a million more ids of a generator are read, and other tasks run meanwhile."""
+    ticks = itertools.count()
+
+    async def tick() -> None:
+        while True:
+            next(ticks)
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    report = await cancel_many(Service(), itertools.repeat("same"), timeout=0)
+    assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED]
+    assert next(ticks) > 900
+    assert "more than 1000000 ids were not sent; the others are not in the report" in caplog.messages
+    ticking.cancel()
+    await asyncio.wait([ticking])
 
 
 @in_virtual_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 from wires import without_wires
 
@@ -151,7 +153,7 @@ def a_wait(
     service: Service, *, knows: Callable[[str], bool] = knows_none, chance: float = 0.5, **options: Any
 ) -> Wait:
     usual = {"max_concurrency": 100, "timeout": None, "poll_interval": None, "patience": 60}
-    return Wait(api=service.api(knows, chance), **{**usual, **options})
+    return Wait(**{"api": service.api(knows, chance), **usual, **options})
 
 
 async def wait(service: Service, job: str | BatchJob = "a", **options: Any) -> BatchJob:
@@ -651,18 +653,6 @@ async def test_an_update_that_fails_ends_the_wait() -> None:
 
 
 @without_wires
-async def test_a_coroutine_function_is_no_update() -> None:
-    """A coroutine function is refused as ``on_update``, because it would never be awaited."""
-
-    async def update(job: BatchJob) -> None: ...
-
-    service = Service(a=QUICK)
-    with pytest.raises(TypeError, match="on_update must be a plain function"):
-        await wait(service, on_update=update)
-    assert service.retrieved == []
-
-
-@without_wires
 async def test_a_job_that_does_not_move(caplog: pytest.LogCaptureFixture) -> None:
     """A job without changes is logged once an hour."""
     service = Service(a=[(0, "IN_PROGRESS", 5), (HOUR / 2, "IN_PROGRESS", 6), (5 * HOUR, "COMPLETED")])
@@ -971,6 +961,22 @@ async def test_the_end_of_the_time_for_many() -> None:
     assert "8 jobs were still pending; left alone: job-0 was IN_PROGRESS at 37.25 %; job-1" in str(raised.value)
     assert str(raised.value).endswith("job-4 was IN_PROGRESS at 37.25 %; and 3 more")
     assert isinstance(raised.value.__cause__, NotFoundError)
+
+
+@without_wires
+async def test_the_end_of_the_time_with_endless_ids() -> None:
+    """A timeout ends a wait whose ids have no end, too."""
+    given = itertools.count()
+
+    async def sleep(_: float) -> None:
+        for _ in itertools.islice(given, 5_000):
+            await asyncio.sleep(0)
+
+    service = Service(a=ENDLESS)
+    api = attrs.evolve(service.api(knows_none, 0.5), sleep=sleep)
+    endless = a_wait(service, api=api, timeout=10).as_completed("a" for _ in given)
+    with pytest.raises(WaitTimeoutError, match="job was still pending; left alone: a"):
+        await anext(endless)
 
 
 # --- leaving ---

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+import logging
+import math
+from collections.abc import AsyncIterable, Callable, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +23,6 @@ from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
 from together_batches._jobs.task_group import plain_group
 from together_batches._protocol import jobs as job_protocol
-from together_batches._validation import check_callback
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
     from together_batches._http.client_state import BulkContext
     from together_batches._jobs.job_ids import Ids
 
+_log = logging.getLogger("together_batches")
+
 _MOST_DRAINING = 1_000
+_IDS_AT_A_TIME = 1_000
+_MOST_UNSENT = 1_000_000
+"""Unsent ids that are read from an iterable without a length, such as a generator: it may have no end."""
 
 
 class _IdSource:
@@ -40,6 +46,7 @@ class _IdSource:
 
     def __init__(self, ids: Ids) -> None:
         self.waits = isinstance(ids, AsyncIterable)
+        self.most_unsent = math.inf if isinstance(ids, Sized) else _MOST_UNSENT
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
         self.next: Callable[[], object] = partial(next, iter(() if isinstance(ids, AsyncIterable) else ids), _END)
         """Return the next id of a source that does not have to be awaited."""
@@ -224,8 +231,8 @@ class _WorkerPool:
             elif call.accepted and (followed is None or followed.outcome.result is CancelResult.FAILED):
                 self._end(call.outcome(CancelResult.CANCELING))
 
-    def give_up(self, error: APITimeoutError) -> None:
-        """Emit an outcome for every id that has none yet."""
+    async def give_up(self, error: APITimeoutError) -> None:
+        """Emit an outcome for every id that has none yet, also for those that were not read yet."""
         self.report_unread()
         for name, call in list(self.in_flight.items()):
             followed = self._follower.jobs.get(name)
@@ -234,10 +241,17 @@ class _WorkerPool:
             else:
                 result = CancelResult.FAILED if call.attempts else CancelResult.NOT_ATTEMPTED
                 self._end(call.outcome(result, None, error))
+        count = 0
         while (given := self._source.next()) is not _END:
+            if count >= self._source.most_unsent:
+                _log.warning("more than %d ids were not sent; the others are not in the report", count)
+                break
+            count += 1
             name = _name(given)
             if self._admit(name):
                 self._emit(self._not_attempted(name, error, given), None)
+            if count % _IDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # there may be a million, and the loop has other work
 
     @staticmethod
     def _not_attempted(name: str, reason: BatchesError, given: object) -> CancelOutcome:
@@ -264,7 +278,6 @@ async def cancel_many(
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
     """Cancel many jobs and return a report of their outcomes, in the order of the ids."""
-    check_callback("on_outcome", on_outcome)
     outcomes = CancelOutcomes()
 
     def report(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:
@@ -299,9 +312,8 @@ async def cancel_many(
     except TimeoutError:
         if not limit.expired():
             raise  # raised by the caller's own timeout
-        pool.give_up(
-            APITimeoutError(f"timed out after {timeout:g} s, the limit of this bulk cancel", request_sent=True)
-        )
+        message = f"timed out after {timeout:g} s, the limit of this bulk cancel"
+        await pool.give_up(APITimeoutError(message, request_sent=True))
     return outcomes.report()
 
 

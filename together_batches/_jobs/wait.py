@@ -22,7 +22,6 @@ from together_batches._jobs.status_reader import Found, StatusReader
 from together_batches._jobs.task_group import plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
-from together_batches._validation import check_callback
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
 from together_batches.models import BatchJob
 
@@ -107,7 +106,6 @@ class Wait:
 
     async def for_one(self, job_id: str | BatchJob) -> BatchJob:
         """Return the job when it has finished."""
-        check_callback("on_update", self.on_update)
         finished = self.as_completed([job_id])
         try:
             return await anext(finished)
@@ -146,7 +144,7 @@ class Wait:
             feeder = group.create_task(self._feed(ids))
             # Ids from an async source are followed while more arrive; with a plain iterable nothing would be gained.
             if not isinstance(ids, AsyncIterable):
-                await asyncio.wait([feeder])
+                await asyncio.wait([feeder, *ends], return_when=asyncio.FIRST_COMPLETED)
             feeder.add_done_callback(lambda _: self._poller.wake())
             polling = group.create_task(self._poller.run(group, more=more))
             await asyncio.wait([polling, *ends], return_when=asyncio.FIRST_COMPLETED)
