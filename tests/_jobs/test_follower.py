@@ -130,6 +130,18 @@ async def test_an_error_of_a_callback_is_that_of_one_caller() -> None:
     assert isinstance(good, BatchJob)
 
 
+@without_wires
+async def test_a_callback_that_raises_stop_iteration() -> None:
+    """``StopIteration`` from ``on_update``, such as of ``next()``, is an error of its own call, too."""
+    together = follower(Service(a=QUICK))
+    failed, good = await asyncio.gather(
+        together.ended("a", on_update=lambda _: next(iter(()))), together.ended("a"), return_exceptions=True
+    )
+    assert isinstance(failed, RuntimeError)
+    assert isinstance(failed.__cause__, StopIteration)
+    assert isinstance(good, BatchJob)
+
+
 async def test_a_coroutine_function_is_no_callback() -> None:
     """A coroutine function would never run, and is refused."""
 

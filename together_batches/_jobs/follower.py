@@ -137,6 +137,10 @@ class _Caller:
             return
         try:
             self.on_update(job)
+        except StopIteration as error:  # a future refuses it, because a coroutine cannot raise it
+            raised = RuntimeError("on_update raised StopIteration")
+            raised.__cause__ = error
+            self.outcome.set_exception(raised)
         except BaseException as error:  # noqa: BLE001  # raised where the caller waits
             self.outcome.set_exception(error)
 
