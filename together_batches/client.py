@@ -183,7 +183,7 @@ class AsyncBatches:
         from together_batches._jobs.create import WantedJob
 
         wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
-        return (await self._requests.create(wanted, patience=patience, completion_window=completion_window)).job
+        return (await self._requests.create(wanted, patience, completion_window=completion_window)).job
 
     async def submit(
         self,
@@ -238,7 +238,7 @@ class AsyncBatches:
             wanted = WantedJob(
                 file_id=file_id, endpoint=endpoint, model_id=model_id, priority=priority, has_own_file=has_own_file
             )
-            return (await self._requests.create(wanted, patience=patience)).job
+            return (await self._requests.create(wanted, patience)).job
 
         check_callback("on_uploaded", on_uploaded)
         adapter = _adapter_of(schema)

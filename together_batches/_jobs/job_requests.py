@@ -16,11 +16,8 @@ from together_batches.events import JobCreated
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime
-
     from together_batches._http.transport import Transport
-    from together_batches._jobs.create import Created, Listing, WantedJob
+    from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
     from together_batches._jobs.known_jobs import KnownJobs
     from together_batches._protocol.jobs import Answer, NoJob
 
@@ -119,18 +116,13 @@ class JobRequests:
     async def create(
         self,
         wanted: WantedJob,
-        *,
         patience: float,
+        record: CreateRecord | None = None,
+        *,
         completion_window: str | None = None,
-        list_jobs: Callable[[], Awaitable[Listing]] | None = None,
-        posts: int = 0,
-        posts_again: bool = True,
-        since: datetime | None = None,
-        is_another: Callable[[BatchJob], bool] | None = None,
-        note_posts: Callable[[int], Awaitable[None]] | None = None,
     ) -> Created:
         """Create one job, never two, as :func:`~together_batches._jobs.create.create_once` describes it."""
-        from together_batches._jobs.create import create_once
+        from together_batches._jobs.create import CreateRecord, create_once
 
         request = job_protocol.create(
             wanted.file_id,
@@ -147,16 +139,12 @@ class JobRequests:
         created = await create_once(
             wanted,
             post=post,
-            list_jobs=list_jobs or self.unnoted_listing,
+            list_jobs=self.unnoted_listing,
             known=self._known,
             patience=patience,
-            posts=posts,
-            posts_again=posts_again,
-            since=since,
-            is_another=is_another,
-            note_posts=note_posts,
             sleep=state.sleep,
             clock=state.clock,
+            record=record or CreateRecord(),
         )
         if self._emitter.callbacks:
             self._emitter.created(

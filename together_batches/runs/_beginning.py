@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from together_batches._jobs.create import CreateRecord
 from together_batches._jobs.patience import until_found
 from together_batches._text import count_of
 from together_batches.errors import APIError, APIResponseValidationError, CreateUnconfirmedError, NotFoundError
@@ -95,17 +96,17 @@ class Beginning:
         context = self._context
         attempt = context.attempt
         posts = max(attempt.posts, bool(attempt.creating_at))
+        record = CreateRecord(
+            posts=posts,
+            since=attempt.since or (EPOCH if posts else None),
+            note_posts=self._note_posts,
+            posts_again=not self._look_once,
+            is_another=context.is_of_another if posts else None,
+            list_jobs=self._list_jobs,
+        )
+        patience = 0 if self._look_once else min(context.patience, rules.SEARCH_SECONDS)
         try:
-            return await context.api.create(
-                wanted_job(attempt, context.settings),
-                list_jobs=self._list_jobs,
-                patience=0 if self._look_once else min(context.patience, rules.SEARCH_SECONDS),
-                posts=posts,
-                posts_again=not self._look_once,
-                since=attempt.since or (EPOCH if posts else None),
-                is_another=context.is_of_another if posts else None,
-                note_posts=self._note_posts,
-            )
+            return await context.api.create(wanted_job(attempt, context.settings), patience, record)
         except CreateUnconfirmedError:
             if self._look_once and self._outage is not None:
                 raise self._outage from None
