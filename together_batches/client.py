@@ -842,12 +842,7 @@ class AsyncBatches:
         Raises:
             APIError: the request failed after retries, or this key has no access to the list.
         """
-        from together_batches._jobs.prices import list_prices
-        from together_batches._protocol.prices import base_of_models
-
-        config = self._transport.config
-        transport = self._transport.with_config(attrs.evolve(config, base_url=base_of_models(config.base_url)))
-        return await list_prices(lambda request: transport.send(request, CallState()))
+        return await self._requests.prices()
 
     async def close(self) -> None:
         """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""

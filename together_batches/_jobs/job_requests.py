@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
     from together_batches._jobs.known_jobs import KnownJobs
     from together_batches._protocol.jobs import Answer, NoJob
+    from together_batches.models import Price
 
 _LONG_BODY_BYTES = 1_000_000
 """Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
@@ -112,6 +113,25 @@ class JobRequests:
 
         answer = await self._transport.send(job_protocol.list_jobs(), call or CallState())
         return Listing(await _read_jobs(answer), answer.date)
+
+    async def prices(self) -> dict[str, Price]:
+        """Return the list prices of the models, by their names, page by page."""
+        from together_batches._protocol import prices as protocol
+
+        config = self._transport.config
+        transport = self._transport.with_config(
+            attrs.evolve(config, base_url=protocol.base_of_models(config.base_url))
+        )
+        prices: dict[str, Price] = {}
+        cursors: set[str | None] = set()
+        after: str | None = None
+        while after not in cursors:  # until there is no next page, or its cursor comes again
+            cursors.add(after)
+            answer = await transport.send(protocol.supported_models(after), CallState())
+            found, following = protocol.read_prices(answer)
+            prices |= found
+            after = following or after
+        return prices
 
     async def create(
         self,
