@@ -11,7 +11,7 @@ from anyio import CancelScope, to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.patience import Absence
-from together_batches._jobs.result_files import ResultFiles, ResultsApi
+from together_batches._jobs.result_reader import ResultReader, ResultsApi
 from together_batches._jobs.row_store import RowStore
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
@@ -77,10 +77,10 @@ async def _results(
     job = await _finished(job, api, patience)
     if adapter is not None and job.endpoint is not None:
         check_endpoint_of_schema(job.endpoint)
-    files = ResultFiles(api, job, patience, None if requests is None else store.lacks_any_but)
+    reader = ResultReader(api, job, patience, None if requests is None else store.lacks_any_but)
     pauses = _CooperativeYield()
     try:
-        async with aclosing(files.read()) as pieces:
+        async with aclosing(reader.read()) as pieces:
             async for file, lines, ended in pieces:
                 for line in lines:
                     if line.content.strip():
