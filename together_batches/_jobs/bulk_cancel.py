@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterable, Callable, Sized
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -28,7 +27,7 @@ from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from together_batches._http.client_state import BulkContext
     from together_batches._jobs.job_ids import Ids
@@ -42,21 +41,22 @@ _MOST_UNSENT = 1_000_000
 
 
 class _IdSource:
-    """An iterator over the ids that many workers share; :data:`_END` after the last."""
+    """The ids, for many workers; :data:`_END` after the last."""
 
     def __init__(self, ids: Ids) -> None:
-        self.waits = isinstance(ids, AsyncIterable)
-        self.most_unsent = math.inf if isinstance(ids, Sized) else _MOST_UNSENT
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
-        self.next: Callable[[], object] = partial(next, iter(() if isinstance(ids, AsyncIterable) else ids), _END)
-        """Return the next id of a source that does not have to be awaited."""
         self._turn = asyncio.Lock()  # an async generator serves one task at a time
         self._ended = False
+        self.left: Iterator[object] = iter(() if isinstance(ids, AsyncIterable) else ids)
+        """The ids that were not read yet; none of an async source."""
+        self.most_left = math.inf if isinstance(ids, Sized) else _MOST_UNSENT
 
-    async def anext(self) -> object:
-        """Return the next id of a source with ``waits``."""
+    async def next(self) -> object:
+        """Return the next id."""
+        if self._async is None:
+            return next(self.left, _END)
         async with self._turn:
-            if self._ended or self._async is None:
+            if self._ended:
                 return _END
             found = await anext(self._async, _END)
             self._ended = found is _END
@@ -140,7 +140,7 @@ class _WorkerPool:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        source, concurrency = self._source, self._concurrency
+        concurrency = self._concurrency
         try:
             # An eager task runs inside the task that creates it, so the workers would nest on the stack.
             await asyncio.sleep(0)
@@ -148,7 +148,7 @@ class _WorkerPool:
                 while self._full is not None and self._full(len(self._follower.jobs)):
                     self._room.clear()
                     await self._room.wait()
-                given = await source.anext() if source.waits else source.next()
+                given = await self._source.next()
                 if given is _END:
                     break
                 # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
@@ -157,12 +157,8 @@ class _WorkerPool:
                 call = self._begin(given)
                 if call is None:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
-                    continue
-                generation = concurrency.generation
-                outcome = await cancel_once(self._api, call)
-                if call.attempts:
-                    concurrency.answered(call.seconds, generation=generation, waited=call.waited)
-                self._settle(outcome, call)
+                else:
+                    await self._cancel(call)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -171,6 +167,13 @@ class _WorkerPool:
             # worker.
             raise _StoppedError(error) from error
         self._workers -= 1
+
+    async def _cancel(self, call: CancelCall) -> None:
+        generation = self._concurrency.generation
+        outcome = await cancel_once(self._api, call)
+        if call.attempts:
+            self._concurrency.answered(call.seconds, generation=generation, waited=call.waited)
+        self._settle(outcome, call)
 
     def _begin(self, given: object) -> CancelCall | None:
         """Return the call for this id; None if its outcome is known without one."""
@@ -241,12 +244,14 @@ class _WorkerPool:
             else:
                 result = CancelResult.FAILED if call.attempts else CancelResult.NOT_ATTEMPTED
                 self._end(call.outcome(result, None, error))
-        count = 0
-        while (given := self._source.next()) is not _END:
-            if count >= self._source.most_unsent:
-                _log.warning("more than %d ids were not sent; the others are not in the report", count)
+        for count, given in enumerate(self._source.left, start=1):
+            if count > self._source.most_left:
+                _log.warning(
+                    "more than %d ids were not sent; the others are not in the report",
+                    _MOST_UNSENT,
+                    extra={"jobs": _MOST_UNSENT},
+                )
                 break
-            count += 1
             name = _name(given)
             if self._admit(name):
                 self._emit(self._not_attempted(name, error, given), None)
