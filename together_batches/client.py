@@ -432,9 +432,10 @@ class AsyncBatches:
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
         check_callback("on_update", on_update)
+        from together_batches._jobs import wait
+
         with watched(progress, "wait", on_update, job_id) as on_update:
-            make_wait = self._make_wait(poll_interval, patience)
-            return await make_wait(timeout=timeout, max_concurrency=1, on_update=on_update).for_one(job_id)
+            return await wait.ended(self._make_wait(poll_interval, patience, timeout), job_id, on_update)
 
     def as_completed(
         self,
@@ -468,7 +469,9 @@ class AsyncBatches:
         """
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
-        return Stream(self._make_wait(poll_interval, patience)(timeout=timeout).as_completed(ids))
+        from together_batches._jobs import wait
+
+        return Stream(wait.as_completed(self._make_wait(poll_interval, patience, timeout), ids))
 
     def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> AsyncFollower:
         """Return a follower, with which any number of callers wait for jobs by one poller.
@@ -878,7 +881,12 @@ class AsyncBatches:
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
     def _make_wait(
-        self, poll_interval: float | None, patience: float, knows: Callable[[str], bool] | None = None
+        self,
+        poll_interval: float | None,
+        patience: float,
+        timeout: float | None = None,
+        *,
+        knows: Callable[[str], bool] | None = None,
     ) -> partial[Wait]:
         """Return the function that makes a wait. ``knows`` returns whether a job exists, by default the client's."""
         from together_batches._jobs.wait import Wait, WaitApi
@@ -896,12 +904,14 @@ class AsyncBatches:
             seen=self._emitter.job,
         )
         most = self._transport.config.max_concurrency
-        return partial(Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience)
+        return partial(
+            Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience, timeout=timeout
+        )
 
     def _follower(self, make_wait: partial[Wait]) -> AsyncFollower:
         from together_batches._jobs.follower import AsyncFollower
 
-        return AsyncFollower(partial(make_wait, timeout=None, may_repeat=True), self._transport.state.sleep)
+        return AsyncFollower(make_wait, self._transport.state.sleep)
 
     def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
         """Call ``callback``, too, with each event of this client, and return a function that ends that."""

@@ -7,6 +7,7 @@ import itertools
 import logging
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from together_batches import (
     UsageError,
     WaitTimeoutError,
 )
-from together_batches._jobs.wait import Wait, WaitApi
+from together_batches._jobs.wait import Wait, WaitApi, as_completed, ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -149,19 +150,20 @@ def knows_all(_: str) -> bool:
     return True
 
 
-def a_wait(
+def making(
     service: Service, *, knows: Callable[[str], bool] = knows_none, chance: float = 0.5, **options: Any
-) -> Wait:
-    usual = {"max_concurrency": 100, "timeout": None, "poll_interval": None, "patience": 60}
-    return Wait(**{"api": service.api(knows, chance), **usual, **options})
+) -> partial[Wait]:
+    """Return the function that makes a wait for jobs of a service."""
+    usual = {"api": service.api(knows, chance), "max_concurrency": 100, "poll_interval": None, "patience": 60}
+    return partial(Wait, **{**usual, **options})
 
 
-async def wait(service: Service, job: str | BatchJob = "a", **options: Any) -> BatchJob:
-    return await a_wait(service, **options).for_one(job)
+async def wait(service: Service, job: str | BatchJob = "a", on_update: Any = None, **options: Any) -> BatchJob:
+    return await ended(making(service, **options), job, on_update)
 
 
 def each(service: Service, jobs: Any, **options: Any) -> AsyncGenerator[BatchJob, None]:
-    return a_wait(service, **options).as_completed(jobs)
+    return as_completed(making(service, **options), jobs)
 
 
 async def ids_of(jobs: AsyncIterator[BatchJob]) -> list[str]:
@@ -683,25 +685,6 @@ async def test_a_repeated_id_is_given_once() -> None:
 
 
 @without_wires
-async def test_an_id_that_may_repeat() -> None:
-    """With repeats allowed, an id is followed again after its job was yielded, and once at a time."""
-    service = Service(a=QUICK)
-    again = asyncio.Event()
-
-    async def ids() -> AsyncIterator[str]:
-        yield "a"
-        yield "a"
-        await again.wait()
-        yield "a"
-
-    given: list[str] = []
-    async for job in each(service, ids(), may_repeat=True):
-        given.append(job.id)
-        again.set()
-    assert given == ["a", "a"]
-
-
-@without_wires
 async def test_none() -> None:
     """Without jobs the iteration is empty."""
     assert await ids_of(each(Service(), [])) == []
@@ -974,7 +957,7 @@ async def test_the_end_of_the_time_with_endless_ids() -> None:
 
     service = Service(a=ENDLESS)
     api = attrs.evolve(service.api(knows_none, 0.5), sleep=sleep)
-    endless = a_wait(service, api=api, timeout=10).as_completed("a" for _ in given)
+    endless = each(service, ("a" for _ in given), api=api, timeout=10)
     with pytest.raises(WaitTimeoutError, match="job was still pending; left alone: a"):
         await anext(endless)
 
