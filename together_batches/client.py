@@ -286,7 +286,7 @@ class AsyncBatches:
         """
         from together_batches._jobs.job_filter import Selection
 
-        selection = Selection.of(
+        selection = Selection(
             status=status,
             model_id=model_id,
             endpoint=endpoint,
