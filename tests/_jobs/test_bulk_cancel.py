@@ -396,7 +396,10 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
 
 
 @pytest.mark.parametrize("wait", [False, True])
-async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
+@pytest.mark.parametrize(
+    "error", [EnoughError("enough"), asyncio.CancelledError("enough")], ids=lambda e: type(e).__name__
+)
+async def test_what_a_callback_raises_ends_the_call(wait: bool, error: BaseException) -> None:
     """An exception from a callback ends the call unchanged, outside any group; no further work is started."""
     service = Service(seconds=0.001, default="CANCELLED")
     noted: list[str] = []
@@ -404,14 +407,28 @@ async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
     def tell(outcome: CancelOutcome) -> None:
         noted.append(outcome.job_id)
         if len(noted) == 5:
-            raise EnoughError("enough")
+            raise error
 
     before = asyncio.all_tasks()
-    with pytest.raises(EnoughError, match="enough"):
+    with pytest.raises(type(error), match="enough"):
         await cancel_many(service, names(1000), on_outcome=tell, wait=wait)
     assert len(noted) == 5
     assert len(service.sent) <= 5 + 2 * 10
     assert asyncio.all_tasks() == before
+
+
+@in_virtual_time
+async def test_what_a_callback_raises_about_a_followed_job() -> None:
+    """A cancellation that a callback raises ends the call also while jobs are followed."""
+    service = Service()
+    service.reads["job-0"] = "CANCELLED"
+
+    def fail(outcome: CancelOutcome) -> None:
+        if outcome.event == "ended":
+            raise asyncio.CancelledError("enough")
+
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await cancel_many(service, ["job-0", "job-1"], on_outcome=fail, wait=True)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["Ctrl-C", "exit"])
@@ -479,8 +496,7 @@ async def test_what_the_source_raises_is_raised(
     assert asyncio.all_tasks() == before
     task = asyncio.current_task()
     assert task is not None
-    # Before 3.13 asyncio's task groups left their own request behind: https://github.com/python/cpython/issues/116720
-    assert task.cancelling() == 0 or sys.version_info < (3, 13)
+    assert task.cancelling() == 0
 
 
 # --- a time limit for the whole call --------------------------------------------------------------------------

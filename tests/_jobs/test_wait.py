@@ -655,6 +655,19 @@ async def test_an_update_that_fails_ends_the_wait() -> None:
 
 
 @without_wires
+async def test_an_update_that_raises_a_cancellation_ends_the_wait() -> None:
+    """A cancellation that ``on_update`` raises, such as of a future of its own, ends the wait, too."""
+
+    def fail(_: BatchJob) -> None:
+        raise asyncio.CancelledError
+
+    service = Service(a=ENDLESS)
+    with pytest.raises(asyncio.CancelledError):
+        await wait(service, on_update=fail)
+    assert service.times == [0]
+
+
+@without_wires
 async def test_a_job_that_does_not_move(caplog: pytest.LogCaptureFixture) -> None:
     """A job without changes is logged once an hour."""
     service = Service(a=[(0, "IN_PROGRESS", 5), (HOUR / 2, "IN_PROGRESS", 6), (5 * HOUR, "COMPLETED")])

@@ -66,14 +66,6 @@ class _IdSource:
 _END = object()
 
 
-class _StoppedError(Exception):
-    """Carries a cancellation that is not the worker's own out of its task group."""
-
-    def __init__(self, reason: asyncio.CancelledError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class _WorkerPool:
     """The workers of one bulk cancel.
 
@@ -120,14 +112,9 @@ class _WorkerPool:
 
     async def run(self) -> None:
         """Cancel all jobs. An exception from a callback or from the source aborts the run and is raised unchanged."""
-        try:
-            async with plain_group() as group:
-                self._follower.group = group
-                self._start_worker(group)
-            return
-        except _StoppedError as stopped:
-            reason = stopped.reason
-        raise reason
+        async with plain_group() as group:
+            self._follower.group = group
+            self._start_worker(group)
 
     def go_on(self) -> None:
         """Check again whether new cancels can be started."""
@@ -140,32 +127,24 @@ class _WorkerPool:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
+        # An eager task runs inside the task that creates it, so the workers would nest on the stack.
+        await asyncio.sleep(0)
         concurrency = self._concurrency
-        try:
-            # An eager task runs inside the task that creates it, so the workers would nest on the stack.
-            await asyncio.sleep(0)
-            while self._workers <= concurrency.limit:
-                while self._full is not None and self._full(len(self._follower.jobs)):
-                    self._room.clear()
-                    await self._room.wait()
-                given = await self._source.next()
-                if given is _END:
-                    break
-                # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
-                if self._workers < concurrency.limit:
-                    self._start_worker(group)
-                call = self._begin(given)
-                if call is None:
-                    await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
-                else:
-                    await self._cancel(call)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # The source was cancelled, or a callback raised it; the group would mistake it for the end of this
-            # worker.
-            raise _StoppedError(error) from error
+        while self._workers <= concurrency.limit:
+            while self._full is not None and self._full(len(self._follower.jobs)):
+                self._room.clear()
+                await self._room.wait()
+            given = await self._source.next()
+            if given is _END:
+                break
+            # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
+            if self._workers < concurrency.limit:
+                self._start_worker(group)
+            call = self._begin(given)
+            if call is None:
+                await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
+            else:
+                await self._cancel(call)
         self._workers -= 1
 
     async def _cancel(self, call: CancelCall) -> None:

@@ -126,11 +126,6 @@ class Wait:
         if timeout is not None:
             self._poller.read_all_at(now + timeout - min(_LAST_READ_SECONDS, timeout / 10))
 
-        def more() -> bool:
-            if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not by this wait; the group would ignore it
-            return not feeder.done()
-
         async with plain_group() as group:
             ends = [group.create_task(self._alarm(timeout))] if timeout is not None else []
             feeder = group.create_task(self._feed(ids))
@@ -138,12 +133,10 @@ class Wait:
             if isinstance(ids, Iterable):
                 await asyncio.wait([feeder, *ends], return_when=asyncio.FIRST_COMPLETED)
             feeder.add_done_callback(lambda _: self._poller.wake())
-            polling = group.create_task(self._poller.run(group, more=more))
+            polling = group.create_task(self._poller.run(group, more=lambda: not feeder.done()))
             await asyncio.wait([polling, *ends], return_when=asyncio.FIRST_COMPLETED)
             for task in (polling, feeder, *ends):
                 task.cancel()
-            if feeder.cancelled():
-                raise asyncio.CancelledError
 
     async def _alarm(self, seconds: float) -> None:
         await self.api.sleep(seconds)
