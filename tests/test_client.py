@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import pickle
 import warnings
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 from urllib.parse import unquote
 
 import aiohttp
@@ -849,6 +851,29 @@ async def test_one_id_where_many_are_expected(emulator: Emulator, batches: Async
         await batches.cancel_many(wrong)
     with pytest.raises(TypeError):
         batches.iter_cancel(wrong)
+    assert requested(emulator) == []
+
+
+async def never(_: object) -> None:
+    raise AssertionError
+
+
+class AsyncCallable:
+    async def __call__(self, outcome: object) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [never, AsyncCallable(), functools.partial(never), AsyncMock(), [], "print"],
+    ids=["coroutine function", "async callable", "partial", "mock", "list", "text"],
+)
+async def test_a_callback_is_a_plain_function(emulator: Emulator, batches: AsyncBatches, wrong: Any) -> None:
+    """A callback that is not a plain function is refused before anything is sent: it would never be awaited."""
+    with pytest.raises(TypeError, match="on_outcome must be a plain function"):
+        await batches.cancel_many(["a"], on_outcome=wrong)
+    with pytest.raises(TypeError, match="on_update must be a plain function"):
+        await batches.wait("a", on_update=wrong)
     assert requested(emulator) == []
 
 

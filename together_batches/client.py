@@ -182,7 +182,7 @@ class AsyncBatches:
         from together_batches._jobs.create import WantedJob
 
         wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
-        return (await self._requests.create(wanted, patience=patience, completion_window=completion_window)).job
+        return (await self._requests.create(wanted, patience, completion_window=completion_window)).job
 
     async def submit(
         self,
@@ -237,7 +237,7 @@ class AsyncBatches:
             wanted = WantedJob(
                 file_id=file_id, endpoint=endpoint, model_id=model_id, priority=priority, has_own_file=has_own_file
             )
-            return (await self._requests.create(wanted, patience=patience)).job
+            return (await self._requests.create(wanted, patience)).job
 
         check_callback("on_uploaded", on_uploaded)
         adapter = _adapter_of(schema)
@@ -285,7 +285,7 @@ class AsyncBatches:
         """
         from together_batches._jobs.job_filter import Selection
 
-        selection = Selection.of(
+        selection = Selection(
             status=status,
             model_id=model_id,
             endpoint=endpoint,
@@ -345,8 +345,8 @@ class AsyncBatches:
             wait: follow each job until it has stopped; the outcome of a job that completed instead says so. A job
                 whose cancel was refused is followed for a minute, because its state may lag.
             timeout: maximum seconds for the whole call. At the limit, calls in flight are ``FAILED``, unsent ids are
-                ``NOT_ATTEMPTED`` (ids that an async iterable had not yielded are not in the report), and jobs that
-                were draining stay ``CANCELING``.
+                ``NOT_ATTEMPTED``, and jobs that were draining stay ``CANCELING``. Ids that an async iterable had not
+                yielded are not in the report; of a generator, which may have no end, a million more ids are read.
             progress: draw a bar, with an estimate of the time left, on a terminal or in a notebook.
             on_outcome: called in the event loop for each outcome, as soon as it is known; not a coroutine function.
                 With ``wait`` it is called twice for a job that stops: when its cancel is accepted, and when it has
@@ -431,9 +431,10 @@ class AsyncBatches:
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
         check_callback("on_update", on_update)
+        from together_batches._jobs import wait
+
         with watched(progress, "wait", on_update, job_id) as on_update:
-            make_wait = self._make_wait(poll_interval, patience)
-            return await make_wait(timeout=timeout, max_concurrency=1, on_update=on_update).for_one(job_id)
+            return await wait.ended(self._make_wait(poll_interval, patience, timeout), job_id, on_update)
 
     def as_completed(
         self,
@@ -467,7 +468,9 @@ class AsyncBatches:
         """
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
-        return Stream(self._make_wait(poll_interval, patience)(timeout=timeout).as_completed(ids))
+        from together_batches._jobs import wait
+
+        return Stream(wait.as_completed(self._make_wait(poll_interval, patience, timeout), ids))
 
     def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> AsyncFollower:
         """Return a follower, with which any number of callers wait for jobs by one poller.
@@ -841,12 +844,7 @@ class AsyncBatches:
         Raises:
             APIError: the request failed after retries, or this key has no access to the list.
         """
-        from together_batches._jobs.prices import list_prices
-        from together_batches._protocol.prices import base_of_models
-
-        config = self._transport.config
-        transport = self._transport.with_config(attrs.evolve(config, base_url=base_of_models(config.base_url)))
-        return await list_prices(lambda request: transport.send(request, CallState()))
+        return await self._requests.prices()
 
     async def close(self) -> None:
         """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""
@@ -882,7 +880,12 @@ class AsyncBatches:
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
     def _make_wait(
-        self, poll_interval: float | None, patience: float, knows: Callable[[str], bool] | None = None
+        self,
+        poll_interval: float | None,
+        patience: float,
+        timeout: float | None = None,
+        *,
+        knows: Callable[[str], bool] | None = None,
     ) -> partial[Wait]:
         """Return the function that makes a wait. ``knows`` returns whether a job exists, by default the client's."""
         from together_batches._jobs.wait import Wait, WaitApi
@@ -900,12 +903,14 @@ class AsyncBatches:
             seen=self._emitter.job,
         )
         most = self._transport.config.max_concurrency
-        return partial(Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience)
+        return partial(
+            Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience, timeout=timeout
+        )
 
     def _follower(self, make_wait: partial[Wait]) -> AsyncFollower:
         from together_batches._jobs.follower import AsyncFollower
 
-        return AsyncFollower(partial(make_wait, timeout=None, may_repeat=True), self._transport.state.sleep)
+        return AsyncFollower(make_wait, self._transport.state.sleep)
 
     def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
         """Call ``callback``, too, with each event of this client, and return a function that ends that."""

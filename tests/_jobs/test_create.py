@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches._jobs.create import Created, Listing, WantedJob, best_of, create_once
+from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob, best_of, create_once
 from together_batches._jobs.known_jobs import KnownJobs
 from together_batches.errors import (
     APIConnectionError,
@@ -142,7 +143,7 @@ class Service:
         *,
         patience: float = _PATIENCE,
         sleep: Callable[[float], Any] | None = None,
-        **options: Any,
+        **record: Any,
     ) -> Created:
         return await create_once(
             wanted,
@@ -150,10 +151,9 @@ class Service:
             list_jobs=self.list_jobs,
             known=known or KnownJobs(),
             patience=patience,
-            note_posts=self.note_posts,
             sleep=sleep or self.sleep,
             clock=self.clock,
-            **options,
+            record=CreateRecord(note_posts=self.note_posts, **record),
         )
 
     async def refused(self, *args: Any, **options: Any) -> CreateUnconfirmedError:
@@ -770,7 +770,16 @@ class _Gate:
 
         async def created() -> BatchJob:
             wanted = attrs.evolve(_WANTED, file_id=input_file_id)
-            return (await create_once(wanted, post=post, list_jobs=list_jobs, known=known, patience=0)).job
+            created = await create_once(
+                wanted,
+                post=post,
+                list_jobs=list_jobs,
+                known=known,
+                patience=0,
+                sleep=asyncio.sleep,
+                clock=time.monotonic,
+            )
+            return created.job
 
         return asyncio.ensure_future(created())
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import pytest
 from wires import without_wires
 
-from tests._jobs.test_wait import BACK_OFF, ENDLESS, QUICK, Service, a_wait, gone, knows_all, many
+from tests._jobs.test_wait import BACK_OFF, ENDLESS, QUICK, Service, gone, knows_all, making, many
 from together_batches import (
     AuthenticationError,
     BatchJob,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def follower(service: Service, **options: Any) -> AsyncFollower:
-    return AsyncFollower(partial(a_wait, service, may_repeat=True, **options), asyncio.sleep)
+    return AsyncFollower(making(service, **options), asyncio.sleep)
 
 
 async def start(ending: Any) -> asyncio.Task[BatchJob]:
@@ -73,12 +73,39 @@ async def test_many_tasks_are_one_poller() -> None:
 
 @without_wires
 async def test_a_job_has_any_number_of_waiters() -> None:
-    """Two tasks that wait for one job cause the reads of one, and both get it; its id may be in another case."""
+    """Two tasks that wait for one job cause the reads of one, and both get it."""
     service = Service(a=QUICK)
     together = follower(service)
-    jobs = await asyncio.gather(together.ended("a"), together.ended("A"), together.ended(BatchJob(id="a")))
+    jobs = await asyncio.gather(together.ended("a"), together.ended(" a\n"), together.ended(BatchJob(id="a")))
     assert [job.status for job in jobs] == 3 * ["COMPLETED"]
     assert service.times == [0, 2, 4, 6, 8, 10.667]
+
+
+@without_wires
+async def test_ids_that_differ_in_case() -> None:
+    """Ids that differ only in case may be two jobs, and each caller gets its own."""
+    together = follower(Service(a=QUICK, A=[(0, "IN_PROGRESS"), (30, "FAILED")]))
+    lower, upper = await asyncio.gather(together.ended("a"), together.ended("A"))
+    assert [(job.id, job.status) for job in (lower, upper)] == [("a", "COMPLETED"), ("A", "FAILED")]
+
+
+@without_wires
+async def test_a_service_with_a_spelling_of_its_own() -> None:
+    """If the service answers in lower case, a caller gets its job under any spelling, and the other is withdrawn."""
+
+    class Lower(Service):
+        async def retrieve(self, job_id: str) -> BatchJob:
+            return attrs.evolve(await super().retrieve(job_id), id=job_id.lower())
+
+    service = Lower(A=ENDLESS, a=QUICK, B=QUICK)
+    together = follower(service)
+    leaving = asyncio.ensure_future(together.ended("A"))
+    await asyncio.sleep(0)
+    staying = [asyncio.ensure_future(together.ended(job)) for job in "aB"]
+    await stop(leaving)
+    assert [(await job).id for job in staying] == ["a", "b"]
+    assert "A" not in [job_id for _, job_id in service.retrieved]
+    assert others() == 0
 
 
 @without_wires
@@ -130,6 +157,18 @@ async def test_an_error_of_a_callback_is_that_of_one_caller() -> None:
         together.ended("a", on_update=fail), together.ended("a"), return_exceptions=True
     )
     assert isinstance(failed, ValueError)
+    assert isinstance(good, BatchJob)
+
+
+@without_wires
+async def test_a_callback_that_raises_stop_iteration() -> None:
+    """``StopIteration`` from ``on_update``, such as of ``next()``, is an error of its own call, too."""
+    together = follower(Service(a=QUICK))
+    failed, good = await asyncio.gather(
+        together.ended("a", on_update=lambda _: next(iter(()))), together.ended("a"), return_exceptions=True
+    )
+    assert isinstance(failed, RuntimeError)
+    assert isinstance(failed.__cause__, StopIteration)
     assert isinstance(good, BatchJob)
 
 

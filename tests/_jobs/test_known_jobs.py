@@ -81,3 +81,12 @@ def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a_time(
     jobs = [BatchJob(id=f"job-{age}", created_at=now - timedelta(minutes=age)) for age in range(12_000)]
     known.note_all([*jobs, BatchJob(id="undated")])
     assert [known.knows(name) for name in ("job-0", "job-4000", "job-11999", "undated")] == [True, True, False, True]
+
+
+def test_a_known_job_is_known_in_another_case() -> None:
+    """A known job is recognised in another case, because the service returns ids in lower case."""
+    known = KnownJobs()
+    known.note(BatchJob(id="a"))
+    assert known.knows("a")
+    assert known.knows("A")
+    assert not known.knows("b")

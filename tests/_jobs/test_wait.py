@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import attrs
 import pytest
 from wires import without_wires
 
@@ -29,7 +32,7 @@ from together_batches import (
     UsageError,
     WaitTimeoutError,
 )
-from together_batches._jobs.wait import Wait, WaitApi
+from together_batches._jobs.wait import Wait, WaitApi, as_completed, ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -147,19 +150,20 @@ def knows_all(_: str) -> bool:
     return True
 
 
-def a_wait(
+def making(
     service: Service, *, knows: Callable[[str], bool] = knows_none, chance: float = 0.5, **options: Any
-) -> Wait:
-    usual = {"max_concurrency": 100, "timeout": None, "poll_interval": None, "patience": 60}
-    return Wait(api=service.api(knows, chance), **{**usual, **options})
+) -> partial[Wait]:
+    """Return the function that makes a wait for jobs of a service."""
+    usual = {"api": service.api(knows, chance), "max_concurrency": 100, "poll_interval": None, "patience": 60}
+    return partial(Wait, **{**usual, **options})
 
 
-async def wait(service: Service, job: str | BatchJob = "a", **options: Any) -> BatchJob:
-    return await a_wait(service, **options).for_one(job)
+async def wait(service: Service, job: str | BatchJob = "a", on_update: Any = None, **options: Any) -> BatchJob:
+    return await ended(making(service, **options), job, on_update)
 
 
 def each(service: Service, jobs: Any, **options: Any) -> AsyncGenerator[BatchJob, None]:
-    return a_wait(service, **options).as_completed(jobs)
+    return as_completed(making(service, **options), jobs)
 
 
 async def ids_of(jobs: AsyncIterator[BatchJob]) -> list[str]:
@@ -651,15 +655,16 @@ async def test_an_update_that_fails_ends_the_wait() -> None:
 
 
 @without_wires
-async def test_a_coroutine_function_is_no_update() -> None:
-    """A coroutine function is refused as ``on_update``, because it would never be awaited."""
+async def test_an_update_that_raises_a_cancellation_ends_the_wait() -> None:
+    """A cancellation that ``on_update`` raises, such as of a future of its own, ends the wait, too."""
 
-    async def update(job: BatchJob) -> None: ...
+    def fail(_: BatchJob) -> None:
+        raise asyncio.CancelledError
 
-    service = Service(a=QUICK)
-    with pytest.raises(TypeError, match="on_update must be a plain function"):
-        await wait(service, on_update=update)
-    assert service.retrieved == []
+    service = Service(a=ENDLESS)
+    with pytest.raises(asyncio.CancelledError):
+        await wait(service, on_update=fail)
+    assert service.times == [0]
 
 
 @without_wires
@@ -690,25 +695,6 @@ async def test_a_repeated_id_is_given_once() -> None:
     """A repeated job is yielded once, by id or as a job."""
     service = Service(a=QUICK, b=QUICK)
     assert await ids_of(each(service, ["a", BatchJob(id="a"), "b", "a"])) == ["a", "b"]
-
-
-@without_wires
-async def test_an_id_that_may_repeat() -> None:
-    """With repeats allowed, an id is followed again after its job was yielded, and once at a time."""
-    service = Service(a=QUICK)
-    again = asyncio.Event()
-
-    async def ids() -> AsyncIterator[str]:
-        yield "a"
-        yield "a"
-        await again.wait()
-        yield "a"
-
-    given: list[str] = []
-    async for job in each(service, ids(), may_repeat=True):
-        given.append(job.id)
-        again.set()
-    assert given == ["a", "a"]
 
 
 @without_wires
@@ -971,6 +957,22 @@ async def test_the_end_of_the_time_for_many() -> None:
     assert "8 jobs were still pending; left alone: job-0 was IN_PROGRESS at 37.25 %; job-1" in str(raised.value)
     assert str(raised.value).endswith("job-4 was IN_PROGRESS at 37.25 %; and 3 more")
     assert isinstance(raised.value.__cause__, NotFoundError)
+
+
+@without_wires
+async def test_the_end_of_the_time_with_endless_ids() -> None:
+    """A timeout ends a wait whose ids have no end, too."""
+    given = itertools.count()
+
+    async def sleep(_: float) -> None:
+        for _ in itertools.islice(given, 5_000):
+            await asyncio.sleep(0)
+
+    service = Service(a=ENDLESS)
+    api = attrs.evolve(service.api(knows_none, 0.5), sleep=sleep)
+    endless = each(service, ("a" for _ in given), api=api, timeout=10)
+    with pytest.raises(WaitTimeoutError, match="job was still pending; left alone: a"):
+        await anext(endless)
 
 
 # --- leaving ---

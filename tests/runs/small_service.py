@@ -7,15 +7,15 @@ import json
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from together_batches import BatchJob, CreateUnconfirmedError, FileObject, NotFoundError, Price
-from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.runs._context import Clock, RunApi
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -74,25 +74,17 @@ class Service:
             raise NotFoundError("no such file", status=404)
         return FileObject(id=file_id, bytes=len(self.files[file_id]), seen_at=self.now())
 
-    async def create(
-        self,
-        wanted: WantedJob,
-        *,
-        posts: int,
-        list_jobs: Callable[[], Awaitable[Listing]],
-        note_posts: Callable[[int], Awaitable[None]],
-        is_another: Callable[[BatchJob], bool] | None,
-        **_: Any,
-    ) -> Created:
+    async def create(self, wanted: WantedJob, _: float, record: CreateRecord) -> Created:
         """Create a job as the client does without losses: if a create may have been sent, look for its job first."""
-        if posts:
-            listed = [job for job in (await list_jobs()).jobs if job.input_file_id == wanted.file_id]
-            found = [job for job in listed if is_another is None or not is_another(job)]
+        if record.posts:
+            assert record.list_jobs is not None
+            listed = [job for job in (await record.list_jobs()).jobs if job.input_file_id == wanted.file_id]
+            found = [job for job in listed if record.is_another is None or not record.is_another(job)]
             if found:
                 return Created(found[0], found=True)
-            if posts == 2:
+            if record.posts == 2:
                 raise CreateUnconfirmedError("it was sent twice", input_file_id=wanted.file_id)
-        await note_posts(posts + 1)
+        await record.note_posts(record.posts + 1)
         return Created(await self.post(wanted.file_id))
 
     async def post(self, file_id: str) -> BatchJob:

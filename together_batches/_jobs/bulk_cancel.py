@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
-from functools import partial
+import logging
+import math
+from collections.abc import AsyncIterable, Callable, Sized
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -21,35 +22,41 @@ from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
 from together_batches._jobs.task_group import plain_group
 from together_batches._protocol import jobs as job_protocol
-from together_batches._validation import check_callback
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from together_batches._http.client_state import BulkContext
     from together_batches._jobs.job_ids import Ids
 
+_log = logging.getLogger("together_batches")
+
 _MOST_DRAINING = 1_000
+_IDS_AT_A_TIME = 1_000
+_MOST_UNSENT = 1_000_000
+"""Unsent ids that are read from an iterable without a length, such as a generator: it may have no end."""
 
 
 class _IdSource:
-    """An iterator over the ids that many workers share; :data:`_END` after the last."""
+    """The ids, for many workers; :data:`_END` after the last."""
 
     def __init__(self, ids: Ids) -> None:
-        self.waits = isinstance(ids, AsyncIterable)
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
-        self.next: Callable[[], object] = partial(next, iter(() if isinstance(ids, AsyncIterable) else ids), _END)
-        """Return the next id of a source that does not have to be awaited."""
         self._turn = asyncio.Lock()  # an async generator serves one task at a time
         self._ended = False
+        self.left: Iterator[object] = iter(() if isinstance(ids, AsyncIterable) else ids)
+        """The ids that were not read yet; none of an async source."""
+        self.most_left = math.inf if isinstance(ids, Sized) else _MOST_UNSENT
 
-    async def anext(self) -> object:
-        """Return the next id of a source with ``waits``."""
+    async def next(self) -> object:
+        """Return the next id."""
+        if self._async is None:
+            return next(self.left, _END)
         async with self._turn:
-            if self._ended or self._async is None:
+            if self._ended:
                 return _END
             found = await anext(self._async, _END)
             self._ended = found is _END
@@ -57,14 +64,6 @@ class _IdSource:
 
 
 _END = object()
-
-
-class _StoppedError(Exception):
-    """Carries a cancellation that is not the worker's own out of its task group."""
-
-    def __init__(self, reason: asyncio.CancelledError) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class _WorkerPool:
@@ -113,14 +112,9 @@ class _WorkerPool:
 
     async def run(self) -> None:
         """Cancel all jobs. An exception from a callback or from the source aborts the run and is raised unchanged."""
-        try:
-            async with plain_group() as group:
-                self._follower.group = group
-                self._start_worker(group)
-            return
-        except _StoppedError as stopped:
-            reason = stopped.reason
-        raise reason
+        async with plain_group() as group:
+            self._follower.group = group
+            self._start_worker(group)
 
     def go_on(self) -> None:
         """Check again whether new cancels can be started."""
@@ -133,37 +127,32 @@ class _WorkerPool:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        source, concurrency = self._source, self._concurrency
-        try:
-            # An eager task runs inside the task that creates it, so the workers would nest on the stack.
-            await asyncio.sleep(0)
-            while self._workers <= concurrency.limit:
-                while self._full is not None and self._full(len(self._follower.jobs)):
-                    self._room.clear()
-                    await self._room.wait()
-                given = await source.anext() if source.waits else source.next()
-                if given is _END:
-                    break
-                # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
-                if self._workers < concurrency.limit:
-                    self._start_worker(group)
-                call = self._begin(given)
-                if call is None:
-                    await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
-                    continue
-                generation = concurrency.generation
-                outcome = await cancel_once(self._api, call)
-                if call.attempts:
-                    concurrency.answered(call.seconds, generation=generation, waited=call.waited)
-                self._settle(outcome, call)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # The source was cancelled, or a callback raised it; the group would mistake it for the end of this
-            # worker.
-            raise _StoppedError(error) from error
+        # An eager task runs inside the task that creates it, so the workers would nest on the stack.
+        await asyncio.sleep(0)
+        concurrency = self._concurrency
+        while self._workers <= concurrency.limit:
+            while self._full is not None and self._full(len(self._follower.jobs)):
+                self._room.clear()
+                await self._room.wait()
+            given = await self._source.next()
+            if given is _END:
+                break
+            # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
+            if self._workers < concurrency.limit:
+                self._start_worker(group)
+            call = self._begin(given)
+            if call is None:
+                await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
+            else:
+                await self._cancel(call)
         self._workers -= 1
+
+    async def _cancel(self, call: CancelCall) -> None:
+        generation = self._concurrency.generation
+        outcome = await cancel_once(self._api, call)
+        if call.attempts:
+            self._concurrency.answered(call.seconds, generation=generation, waited=call.waited)
+        self._settle(outcome, call)
 
     def _begin(self, given: object) -> CancelCall | None:
         """Return the call for this id; None if its outcome is known without one."""
@@ -224,8 +213,8 @@ class _WorkerPool:
             elif call.accepted and (followed is None or followed.outcome.result is CancelResult.FAILED):
                 self._end(call.outcome(CancelResult.CANCELING))
 
-    def give_up(self, error: APITimeoutError) -> None:
-        """Emit an outcome for every id that has none yet."""
+    async def give_up(self, error: APITimeoutError) -> None:
+        """Emit an outcome for every id that has none yet, also for those that were not read yet."""
         self.report_unread()
         for name, call in list(self.in_flight.items()):
             followed = self._follower.jobs.get(name)
@@ -234,10 +223,19 @@ class _WorkerPool:
             else:
                 result = CancelResult.FAILED if call.attempts else CancelResult.NOT_ATTEMPTED
                 self._end(call.outcome(result, None, error))
-        while (given := self._source.next()) is not _END:
+        for count, given in enumerate(self._source.left, start=1):
+            if count > self._source.most_left:
+                _log.warning(
+                    "more than %d ids were not sent; the others are not in the report",
+                    _MOST_UNSENT,
+                    extra={"jobs": _MOST_UNSENT},
+                )
+                break
             name = _name(given)
             if self._admit(name):
                 self._emit(self._not_attempted(name, error, given), None)
+            if count % _IDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # there may be a million, and the loop has other work
 
     @staticmethod
     def _not_attempted(name: str, reason: BatchesError, given: object) -> CancelOutcome:
@@ -264,7 +262,6 @@ async def cancel_many(
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
     """Cancel many jobs and return a report of their outcomes, in the order of the ids."""
-    check_callback("on_outcome", on_outcome)
     outcomes = CancelOutcomes()
 
     def report(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:
@@ -299,9 +296,8 @@ async def cancel_many(
     except TimeoutError:
         if not limit.expired():
             raise  # raised by the caller's own timeout
-        pool.give_up(
-            APITimeoutError(f"timed out after {timeout:g} s, the limit of this bulk cancel", request_sent=True)
-        )
+        message = f"timed out after {timeout:g} s, the limit of this bulk cancel"
+        await pool.give_up(APITimeoutError(message, request_sent=True))
     return outcomes.report()
 
 

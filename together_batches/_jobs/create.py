@@ -8,9 +8,8 @@ run one after another, and jobs that are already known are excluded.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +31,7 @@ from together_batches.errors import (
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
 _log = logging.getLogger("together_batches")
 
@@ -117,6 +116,24 @@ async def _note_nothing(_: int) -> None:
     """Do nothing, for callers that keep no record of their creates."""
 
 
+@attrs.frozen(kw_only=True)
+class CreateRecord:
+    """What a caller has recorded of a create that an earlier process may have begun, and how it takes part.
+
+    ``posts`` creates were sent, the first of them at ``since`` by the service's clock. ``note_posts`` is awaited with
+    their number before each further one. Without ``posts_again``, the one after a search is left to a later call.
+    ``is_another`` returns True for a job that cannot be the one; by default these are the jobs that the client saw
+    before. ``list_jobs`` is used in place of the client's own function.
+    """
+
+    posts: int = 0
+    since: datetime | None = None
+    note_posts: Callable[[int], Awaitable[None]] = _note_nothing
+    posts_again: bool = True
+    is_another: Callable[[BatchJob], bool] | None = None
+    list_jobs: Callable[[], Awaitable[Listing]] | None = None
+
+
 async def create_once(
     wanted: WantedJob,
     *,
@@ -124,22 +141,14 @@ async def create_once(
     list_jobs: Callable[[], Awaitable[Listing]],
     known: KnownJobs,
     patience: float,
-    posts: int = 0,
-    posts_again: bool = True,
-    since: datetime | None = None,
-    is_another: Callable[[BatchJob], bool] | None = None,
-    note_posts: Callable[[int], Awaitable[None]] | None = None,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]],
+    clock: Callable[[], float],
+    record: CreateRecord = CreateRecord(),
 ) -> Created:
     """Create one job, never two.
 
     After a create that may have succeeded, the list is read, with back-off, for ``patience`` seconds, and only then
     is one further create sent; after a 2xx response, none. If the list cannot be read, nothing is sent again.
-    ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock; without
-    ``posts_again``, the further create is left to a later call. ``note_posts`` is awaited with their number before
-    each is sent. ``is_another`` returns True for a job that cannot be the one; by default these are the jobs seen
-    before.
 
     Raises :class:`CreateUnconfirmedError` if the search settles nothing, and the error of ``post`` if it is certain
     that no job was created.
@@ -147,32 +156,33 @@ async def create_once(
     async with known.turn(wanted.file_id):
         known.expect_further(wanted.file_ids)
         mark = known.now
-        work = _Creating(
+        search = _Search(
             wanted=wanted,
-            list_jobs=list_jobs,
+            list_jobs=record.list_jobs or list_jobs,
             patience=patience,
-            since=since,
-            is_another=is_another or partial(known.seen_before, mark),
+            since=record.since,
+            is_another=record.is_another or partial(known.seen_before, mark),
             sleep=sleep,
             clock=clock,
         )
+        posts, most_posts = record.posts, _MOST_POSTS if record.posts_again else 1
         lost: APIError | None = None
         while True:
-            created = await work.find(lost) if posts else None
+            created = await search.find(lost) if posts else None
             if created is not None:
                 _warn_of_found(wanted, created)
                 break
-            if posts >= (_MOST_POSTS if posts_again else 1) or _was_accepted(lost):
-                raise work.unconfirmed(lost)
+            if posts >= most_posts or _was_accepted(lost):
+                raise search.unconfirmed(lost)
             posts += 1
-            answer = await _answer_of(post, posts, note_posts or _note_nothing)
+            answer = await _answer_of(post, posts, record.note_posts)
             if isinstance(answer, BatchJob):
                 created = Created(answer)
                 break
             lost = answer
         known.note(created.job)
         if created.found or posts > 1:
-            known.expect_one(wanted.file_ids, created.job.id, work.second_of(created, known, mark))
+            known.expect_one(wanted.file_ids, created.job.id, search.second_of(created, known, mark))
         return created
 
 
@@ -193,7 +203,7 @@ async def _answer_of(
 
 
 @attrs.define(kw_only=True)
-class _Creating:
+class _Search:
     """The search for the job of one create."""
 
     wanted: WantedJob

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,21 +15,13 @@ from together_batches.errors import UsageError, WaitTimeoutError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from functools import partial
     from typing import Self
 
     from together_batches._jobs.wait import Wait
-    from together_batches.errors import BatchesError
 
 _CLOSED = "this follower is closed: make a new one"
-
-
-class MakeWait(Protocol):
-    """Function that makes a wait for jobs, which reports by these functions."""
-
-    def __call__(
-        self, *, on_update: Callable[[BatchJob], None], on_refused: Callable[[str, BatchesError], None]
-    ) -> Wait: ...
 
 
 class AsyncFollower:
@@ -40,7 +31,7 @@ class AsyncFollower:
     only while a task waits. Leaving its ``async with`` block, which is optional, ends the waits that are left.
     """
 
-    def __init__(self, make_wait: MakeWait, sleep: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(self, make_wait: partial[Wait], sleep: Callable[[float], Awaitable[None]]) -> None:
         self._make_wait = make_wait
         self._sleep = sleep
         self._following: _Following | None = None
@@ -116,7 +107,7 @@ class AsyncFollower:
 
 @attrs.define(eq=False)
 class _Followed:
-    """A job, as last seen, and the callers that wait for it. ``name`` is its id as the first of them gave it."""
+    """A job, as last seen, and the callers that wait for it. ``name`` is its id as they passed it."""
 
     name: str
     job: BatchJob
@@ -137,18 +128,21 @@ class _Caller:
             return
         try:
             self.on_update(job)
+        except StopIteration as error:  # a future refuses it, because a coroutine cannot raise it
+            raised = RuntimeError("on_update raised StopIteration")
+            raised.__cause__ = error
+            self.outcome.set_exception(raised)
         except BaseException as error:  # noqa: BLE001  # raised where the caller waits
             self.outcome.set_exception(error)
 
 
 class _Following:
-    """The work from the first caller to the last one. Jobs are known by their ids in lower case."""
+    """The work from the first caller to the last one."""
 
-    def __init__(self, make_wait: MakeWait, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, make_wait: partial[Wait], loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._followed: dict[str, _Followed] = {}
-        self._requested = asyncio.Queue[str | BatchJob]()
-        self._wait = make_wait(on_update=self._see, on_refused=self._refuse)
+        self._wait = make_wait(on_update=self._see, on_ended=self._end, on_refused=self._refuse)
         self._task = loop.create_task(self._run())
 
     @property
@@ -159,15 +153,14 @@ class _Following:
     def join(self, given: str | BatchJob, on_update: Callable[[BatchJob], None] | None) -> _Caller:
         """Add a caller that waits for a job."""
         name = job_protocol.job_id(given)
-        followed = self._followed.get(name.lower())
-        is_new = followed is None
-        if followed is None:
-            job = given if isinstance(given, BatchJob) else BatchJob(id=name)
-            followed = self._followed[name.lower()] = _Followed(name, job)
+        is_new = name not in self._followed
+        if is_new:
+            self._followed[name] = _Followed(name, given if isinstance(given, BatchJob) else BatchJob(id=name))
+        followed = self._followed[name]
         caller = _Caller(followed, self.loop.create_future(), on_update)
         followed.callers.append(caller)
         if is_new:
-            self._requested.put_nowait(given)
+            self._wait.follow(name, given)
         elif followed.job.status:
             caller.report(followed.job)
         return caller
@@ -178,16 +171,17 @@ class _Following:
             caller.outcome.exception()  # marked as retrieved, because its task may have been cancelled meanwhile
         followed = caller.followed
         followed.callers.remove(caller)
-        if not followed.callers and self._followed.get(followed.name.lower()) is followed:
-            del self._followed[followed.name.lower()]
+        if not followed.callers and self._followed.get(followed.name) is followed:
+            del self._followed[followed.name]
             self._wait.withdraw(followed.name)
         if not self._followed and not self._task.done():
             await self._end_work()
 
     async def close(self) -> None:
         """End the work, and the waits of all callers with an error."""
-        for followed in list(self._followed.values()):
-            self._refuse(followed.name, UsageError(_CLOSED))
+        for name in list(self._followed):
+            self._wait.withdraw(name)
+            self._refuse(name, UsageError(_CLOSED))
         await self._end_work()
 
     async def _end_work(self) -> None:
@@ -196,40 +190,27 @@ class _Following:
 
     async def _run(self) -> None:
         try:
-            async with aclosing(self._wait.as_completed(self._ids())) as finished:
-                async for job in finished:
-                    self._end(job)
+            await self._wait.run(None)
         except BaseException as error:  # noqa: BLE001  # raised where the callers wait
-            for followed in list(self._followed.values()):
-                self._refuse(followed.name, error)
-
-    async def _ids(self) -> AsyncIterator[str | BatchJob]:
-        while True:
-            given = await self._requested.get()
-            if job_protocol.job_id(given).lower() in self._followed:  # not withdrawn meanwhile
-                yield given
+            for name in list(self._followed):
+                self._refuse(name, error)
 
     # --- what was found ---
 
-    def _see(self, job: BatchJob) -> None:
-        followed = self._followed.get(job.id.lower())
-        if followed is not None:
-            followed.job = job
-            for caller in followed.callers:
-                caller.report(job)
+    def _see(self, name: str, job: BatchJob) -> None:
+        followed = self._followed[name]
+        followed.job = job
+        for caller in followed.callers:
+            caller.report(job)
 
-    def _end(self, job: BatchJob) -> None:
-        followed = self._followed.pop(job.id.lower(), None)
-        if followed is not None:
-            for caller in followed.callers:
-                if not caller.outcome.done():
-                    caller.outcome.set_result(job)
+    def _end(self, name: str, job: BatchJob) -> None:
+        for caller in self._followed.pop(name).callers:
+            if not caller.outcome.done():
+                caller.outcome.set_result(job)
 
     def _refuse(self, name: str, error: BaseException) -> None:
-        followed = self._followed.pop(name.lower(), None)
-        if followed is not None:
-            for caller in followed.callers:
-                if isinstance(error, asyncio.CancelledError):
-                    caller.outcome.cancel()
-                elif not caller.outcome.done():
-                    caller.outcome.set_exception(error)
+        for caller in self._followed.pop(name).callers:
+            if isinstance(error, asyncio.CancelledError):
+                caller.outcome.cancel()
+            elif not caller.outcome.done():
+                caller.outcome.set_exception(error)

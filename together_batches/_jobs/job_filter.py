@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
+from typing import Any, SupportsIndex, TypeVar, cast, overload
 
 import attrs
 
 from together_batches._fields import LONG_AGO
 from together_batches.errors import UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
-
-if TYPE_CHECKING:
-    from typing import Self
 
 _Dated = TypeVar("_Dated", BatchJob, FileObject)
 
@@ -60,36 +57,49 @@ class JobList(list[BatchJob]):
         printer.text(values.jobs_text(self))
 
 
-@attrs.frozen
+def _statuses(status: object) -> dict[str, str] | None:
+    if status is None:
+        return None
+    one: list[object] = [status]
+    is_one = isinstance(status, str) or not isinstance(status, Iterable)
+    texts = one if is_one else cast("Iterable[object]", status)
+    statuses: dict[str, str] = {}
+    for text in texts:
+        if not isinstance(text, str):
+            message = f"status must be a status or an iterable of them; it is {status!r}"
+            raise UsageError(message)
+        statuses[BatchJobStatus(text).upper()] = text
+    return statuses
+
+
+def _check_text(_: object, field: attrs.Attribute[str | None], value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        message = f"{field.name} must be text that is not empty; it is {value!r}"
+        raise UsageError(message)
+
+
+def _check_age(_: object, field: attrs.Attribute[Age | None], value: object) -> None:
+    if value is None or isinstance(value, timedelta):
+        return
+    if not isinstance(value, datetime):
+        message = f"{field.name} must be a datetime with a time zone, or a timedelta; it is {value!r}"
+        raise UsageError(message)
+    if value.utcoffset() is None:
+        message = f"{field.name} has no time zone: {value.isoformat()}"
+        raise UsageError(message)
+
+
+@attrs.frozen(kw_only=True)
 class Selection:
-    """The selection criteria of a caller; None matches all jobs."""
+    """The selection criteria of a caller; None matches all jobs. An invalid one is a :class:`UsageError`."""
 
-    statuses: dict[str, str] | None
+    status: dict[str, str] | None = attrs.field(default=None, converter=_statuses)
     """The statuses in upper case, each with the caller's spelling."""
-    model_id: str | None
-    endpoint: str | None
-    input_file_id: str | None
-    created_after: Age | None
-    created_before: Age | None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        status: str | Iterable[str] | None,
-        model_id: str | None,
-        endpoint: str | None,
-        input_file_id: str | None,
-        created_after: Age | None,
-        created_before: Age | None,
-    ) -> Self:
-        """Return the selection for these arguments. Raise :class:`UsageError` if one of them is invalid."""
-        for name, text in (("model_id", model_id), ("endpoint", endpoint), ("input_file_id", input_file_id)):
-            _check_text(name, text)
-        for name, age in (("created_after", created_after), ("created_before", created_before)):
-            _check_age(name, age)
-        statuses = None if status is None else {BatchJobStatus(text).upper(): text for text in _statuses(status)}
-        return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
+    model_id: str | None = attrs.field(default=None, validator=_check_text)
+    endpoint: str | None = attrs.field(default=None, validator=_check_text)
+    input_file_id: str | None = attrs.field(default=None, validator=_check_text)
+    created_after: Age | None = attrs.field(default=None, validator=_check_age)
+    created_before: Age | None = attrs.field(default=None, validator=_check_age)
 
     def choose(self, jobs: Iterable[BatchJob], at: datetime) -> JobList:
         """Return the selected jobs in their order; ``at`` is when the service made the list, by its own clock.
@@ -99,7 +109,7 @@ class Selection:
         """
         jobs = list(jobs)
         # One filter after the other, because most calls use one or none.
-        if (statuses := self.statuses) is not None:
+        if (statuses := self.status) is not None:
             self._check_statuses(statuses, jobs)
             jobs = [job for job in jobs if job.status and job.status.upper() in statuses]
         if self.model_id is not None:
@@ -129,34 +139,6 @@ class Selection:
 def newest_first(values: Iterable[_Dated]) -> list[_Dated]:
     """Return jobs or files sorted by creation time, those without one last."""
     return sorted(values, key=lambda value: value.created_at or LONG_AGO, reverse=True)
-
-
-def _statuses(status: object) -> Iterable[str]:
-    if isinstance(status, str):
-        return [status]
-    if isinstance(status, Iterable):
-        texts = list(cast("Iterable[object]", status))
-        if all(isinstance(text, str) for text in texts):
-            return cast("list[str]", texts)
-    message = f"status must be a status or an iterable of them; it is {status!r}"
-    raise UsageError(message)
-
-
-def _check_text(name: str, value: object) -> None:
-    if value is not None and not (isinstance(value, str) and value.strip()):
-        message = f"{name} must be text that is not empty; it is {value!r}"
-        raise UsageError(message)
-
-
-def _check_age(name: str, value: object) -> None:
-    if value is None or isinstance(value, timedelta):
-        return
-    if not isinstance(value, datetime):
-        message = f"{name} must be a datetime with a time zone, or a timedelta; it is {value!r}"
-        raise UsageError(message)
-    if value.utcoffset() is None:
-        message = f"{name} has no time zone: {value.isoformat()}"
-        raise UsageError(message)
 
 
 def _moment(age: Age | None, at: datetime) -> datetime | None:

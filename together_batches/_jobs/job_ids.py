@@ -1,4 +1,9 @@
-"""The ids of jobs as callers pass them."""
+"""The ids of jobs, as callers and as the service spell them.
+
+Ids are opaque, so two that callers pass are two jobs, even if they differ only in case: to take them for one could
+cost a job its cancel, and to take one for two costs a request. But the service may answer in a spelling of its own
+(its ids are UUIDs in lower case), so an id in an answer matches one that was passed in any case.
+"""
 
 from __future__ import annotations
 

@@ -14,13 +14,11 @@ from together_batches.events import JobCreated
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime
-
     from together_batches._http.transport import Transport
-    from together_batches._jobs.create import Created, Listing, WantedJob
+    from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
     from together_batches._jobs.known_jobs import KnownJobs
     from together_batches._protocol.jobs import Answer, NoJob
+    from together_batches.models import Price
 
 _LONG_BODY_BYTES = 1_000_000
 """Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
@@ -113,21 +111,35 @@ class JobRequests:
         answer = await self._transport.send(job_protocol.list_jobs(), call or CallState())
         return Listing(await _read_jobs(answer), answer.date)
 
+    async def prices(self) -> dict[str, Price]:
+        """Return the list prices of the models, by their names, page by page."""
+        from together_batches._protocol import prices as protocol
+
+        config = self._transport.config
+        transport = self._transport.with_config(
+            attrs.evolve(config, base_url=protocol.base_of_models(config.base_url))
+        )
+        prices: dict[str, Price] = {}
+        cursors: set[str | None] = set()
+        after: str | None = None
+        while after not in cursors:  # until there is no next page, or its cursor comes again
+            cursors.add(after)
+            answer = await transport.send(protocol.supported_models(after), CallState())
+            found, following = protocol.read_prices(answer)
+            prices |= found
+            after = following or after
+        return prices
+
     async def create(
         self,
         wanted: WantedJob,
-        *,
         patience: float,
+        record: CreateRecord | None = None,
+        *,
         completion_window: str | None = None,
-        list_jobs: Callable[[], Awaitable[Listing]] | None = None,
-        posts: int = 0,
-        posts_again: bool = True,
-        since: datetime | None = None,
-        is_another: Callable[[BatchJob], bool] | None = None,
-        note_posts: Callable[[int], Awaitable[None]] | None = None,
     ) -> Created:
         """Create one job, never two, as :func:`~together_batches._jobs.create.create_once` describes it."""
-        from together_batches._jobs.create import create_once
+        from together_batches._jobs.create import CreateRecord, create_once
 
         request = job_protocol.create(
             wanted.file_id,
@@ -144,16 +156,12 @@ class JobRequests:
         created = await create_once(
             wanted,
             post=post,
-            list_jobs=list_jobs or self.unnoted_listing,
+            list_jobs=self.unnoted_listing,
             known=self._known,
             patience=patience,
-            posts=posts,
-            posts_again=posts_again,
-            since=since,
-            is_another=is_another,
-            note_posts=note_posts,
             sleep=state.sleep,
             clock=state.clock,
+            record=record or CreateRecord(),
         )
         if self._emitter.callbacks:
             self._emitter.created(

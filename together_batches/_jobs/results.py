@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.patience import Absence
-from together_batches._jobs.result_files import ResultFiles, ResultsApi
+from together_batches._jobs.result_reader import ResultReader, ResultsApi
 from together_batches._jobs.row_store import RowStore
 from together_batches._jobs.source_kinds import open_file
 from together_batches._local.until_done import finish_in_thread
@@ -80,10 +80,10 @@ async def _results(
     job = await _finished(job, api, patience)
     if adapter is not None and job.endpoint is not None:
         check_endpoint_of_schema(job.endpoint)
-    files = ResultFiles(api, job, patience, None if requests is None else store.lacks_any_but)
+    reader = ResultReader(api, job, patience, None if requests is None else store.lacks_any_but)
     pauses = _CooperativeYield()
     try:
-        async with aclosing(files.read()) as pieces:
+        async with aclosing(reader.read()) as pieces:
             async for file, lines, ended in pieces:
                 for line in lines:
                     if line.content.strip():

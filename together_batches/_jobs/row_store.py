@@ -98,13 +98,7 @@ class RowStore:
 
         ``ended`` is False for a line without a line end: it may be truncated, and if unreadable it proves nothing.
         """
-        custom_id, rank = row.custom_id, _ANSWER if isinstance(row, BatchSuccess) else _FAILURE
-        if self._parse_at_once is not None and rank is _ANSWER:
-            rank = _rank_of(self._parse_at_once(cast("BatchSuccess", row)))
-        if custom_id is None and self._is_closed and not states_error(row):
-            rank = _UNREADABLE
-            named = id_of_unreadable(line.content, whole=line.whole, ended=ended)
-            custom_id = named if named in self._places else None
+        custom_id, rank = self._identified(row, line, ended=ended)
         before = None if custom_id is None else self._places.get(custom_id)
         reason = None
         if isinstance(before, _Place):
@@ -117,20 +111,31 @@ class RowStore:
             reason = stray_reason(rank, None)
         if reason is not None and rank is _UNREADABLE:
             custom_id = reason = None  # such a line is a failure without an id, and no stray
-        if rank is _ANSWER and not self._in_input_order:
-            if reason is not None:
-                return BatchStray(custom_id, reason, as_text(line.content))
-            place = _YIELDED
-        else:
-            place = self._put(row, line, rank, is_stray=reason is not None)
+        is_late = rank is not _ANSWER or self._in_input_order
+        if reason is not None and not is_late:
+            return BatchStray(custom_id, reason, as_text(line.content))
+        place = self._put(row, line, rank, is_stray=reason is not None) if is_late else _YIELDED
         if custom_id is None or reason is not None:
             self._others.append(_Entry(custom_id, place, reason))
         else:
-            if isinstance(before, _Place):
-                is_stray = before.rank is not _UNREADABLE
-                self._others.append(_Entry(custom_id, before, ANSWERED_BEFORE) if is_stray else _Entry(None, before))
-            self._places[custom_id] = place
-        return row if place is _YIELDED else None
+            self._accept(custom_id, place, before)
+        return None if is_late else row
+
+    def _identified(self, row: BatchSuccess | BatchFailure, line: Line, *, ended: bool) -> tuple[str | None, Rank]:
+        """Return the id of the row that a line is about, and its rank; an unreadable line may have it in its text."""
+        if isinstance(row, BatchSuccess):
+            return row.custom_id, _ANSWER if self._parse_at_once is None else _rank_of(self._parse_at_once(row))
+        if row.custom_id is None and self._is_closed and not states_error(row):
+            named = id_of_unreadable(line.content, whole=line.whole, ended=ended)
+            return named if named in self._places else None, _UNREADABLE
+        return row.custom_id, _FAILURE
+
+    def _accept(self, custom_id: str, place: _Place, before: _Place | int | None) -> None:
+        """Make a line the result of its row; any line before it becomes a stray, or a failure without an id."""
+        if isinstance(before, _Place):
+            is_stray = before.rank is not _UNREADABLE
+            self._others.append(_Entry(custom_id, before, ANSWERED_BEFORE) if is_stray else _Entry(None, before))
+        self._places[custom_id] = place
 
     def _put(self, row: BatchSuccess | BatchFailure, line: Line, rank: Rank, *, is_stray: bool) -> _Place:
         content, status_code = line.content, 0

@@ -1,4 +1,4 @@
-"""Waiting for one job, or for many with one poller that returns each when it has finished.
+"""Waiting for one job, or for many with one poller that reports each when it has finished.
 
 Built on functions that are passed in (:class:`WaitApi`), so that tests cover days of waiting in no time. The deadline
 is the caller's own: a job may outlive its ``job_deadline`` at the service.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -22,7 +24,6 @@ from together_batches._jobs.status_reader import Found, StatusReader
 from together_batches._jobs.task_group import plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
-from together_batches._validation import check_callback
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
 from together_batches.models import BatchJob
 
@@ -41,8 +42,8 @@ _IDS_AT_A_TIME = 1_000
 _MOST_NAMED = 5
 
 
-def _note_nothing(_: BatchJob) -> None:
-    """Do nothing, for callers without events."""
+def _note_nothing(*_: object) -> None:
+    """Do nothing, for callers without a function of their own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,21 +69,22 @@ class Wait:
     """One wait for jobs until all have finished.
 
     A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to the client, or
-    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
-    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
-    with each job that cannot be followed, and the error; without it such errors are raised at the end.
+    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it has ended, with a warning.
+
+    The functions are called with an id as it was passed: ``on_update`` with the job as first seen and with each
+    change, ``on_ended`` with the job when it has finished, ``on_refused`` with the error of a job that cannot be
+    followed; without it such errors are raised at the end.
     """
 
     api: WaitApi
     max_concurrency: int
-    timeout: float | None
     poll_interval: float | None
     patience: float
+    timeout: float | None = None
     holds: bool = True
-    may_repeat: bool = False
-    on_update: Callable[[BatchJob], None] | None = None
+    on_update: Callable[[str, BatchJob], None] = _note_nothing
+    on_ended: Callable[[str, BatchJob], None] = _note_nothing
     on_refused: Callable[[str, BatchesError], None] | None = None
-    _ready: ReadyItems[BatchJob] = attrs.field(init=False, factory=ReadyItems)
     _status_reader: StatusReader = attrs.field(init=False)
     _poller: Poller = attrs.field(init=False)
     _known: set[str] = attrs.field(init=False, factory=set)
@@ -101,23 +103,11 @@ class Wait:
         self._status_reader = StatusReader(self._read, self._list, max_concurrency=self.max_concurrency)
         self._poller = Poller(self._read_due, clock=self.api.clock, sleep=self.api.sleep)
 
-    def as_completed(self, job_ids: Ids) -> AsyncGenerator[BatchJob, None]:
-        """Yield each job when it has finished."""
-        return stream_from_task(lambda: self._run(job_ids), self._ready)
-
-    async def for_one(self, job_id: str | BatchJob) -> BatchJob:
-        """Return the job when it has finished."""
-        check_callback("on_update", self.on_update)
-        finished = self.as_completed([job_id])
-        try:
-            return await anext(finished)
-        finally:
-            await finished.aclose()
-
-    async def _run(self, ids: Ids) -> None:
+    async def run(self, ids: Ids | None) -> None:
         """Follow all jobs to their end, or until the time is over, and raise the error that says so.
 
-        An exception from the source of ids or from ``on_update`` ends this, unchanged.
+        A repeated id is followed once. Without ids, the jobs are those that are passed to :meth:`follow`, until this
+        is cancelled. An exception from the source of ids or from a function ends this, unchanged.
         """
         if self.timeout == 0:
             await self._feed(ids)
@@ -131,54 +121,52 @@ class Wait:
         if self._refusals:
             raise self._refused()
 
-    async def _follow(self, ids: Ids) -> None:
+    async def _follow(self, ids: Ids | None) -> None:
         timeout, now = self.timeout, self.api.clock()
         if timeout is not None:
             self._poller.read_all_at(now + timeout - min(_LAST_READ_SECONDS, timeout / 10))
-
-        def more() -> bool:
-            if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not by this wait; the group would ignore it
-            return not feeder.done()
 
         async with plain_group() as group:
             ends = [group.create_task(self._alarm(timeout))] if timeout is not None else []
             feeder = group.create_task(self._feed(ids))
             # Ids from an async source are followed while more arrive; with a plain iterable nothing would be gained.
-            if not isinstance(ids, AsyncIterable):
-                await asyncio.wait([feeder])
+            if isinstance(ids, Iterable):
+                await asyncio.wait([feeder, *ends], return_when=asyncio.FIRST_COMPLETED)
             feeder.add_done_callback(lambda _: self._poller.wake())
-            polling = group.create_task(self._poller.run(group, more=more))
+            polling = group.create_task(self._poller.run(group, more=lambda: not feeder.done()))
             await asyncio.wait([polling, *ends], return_when=asyncio.FIRST_COMPLETED)
             for task in (polling, feeder, *ends):
                 task.cancel()
-            if feeder.cancelled():
-                raise asyncio.CancelledError
 
     async def _alarm(self, seconds: float) -> None:
         await self.api.sleep(seconds)
 
     # --- the ids ---
 
-    async def _feed(self, ids: Ids) -> None:
-        if isinstance(ids, AsyncIterable):
+    async def _feed(self, ids: Ids | None) -> None:
+        if ids is None:
+            await asyncio.Event().wait()  # until it is cancelled
+        elif isinstance(ids, AsyncIterable):
             async for given in ids:
                 self._admit(given)
-            return
-        for count, given in enumerate(ids, start=1):
-            self._admit(given)
-            if count % _IDS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # there may be a million, and the loop has other work
+        else:
+            for count, given in enumerate(ids, start=1):
+                self._admit(given)
+                if count % _IDS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)  # there may be a million, and the loop has other work
 
     def _admit(self, given: str | BatchJob) -> None:
         job_id = job_protocol.job_id(given)
-        if job_id in (self._pending if self.may_repeat else self._known):
-            return
-        self._known.add(job_id)
+        if job_id not in self._known:
+            self._known.add(job_id)
+            self.follow(job_id, given)
+
+    def follow(self, job_id: str, given: str | BatchJob) -> None:
+        """Follow a job that is not followed yet."""
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
         if job.is_terminal:  # its state is final, so no request is needed
-            self._report(job)
-            self._ready.put(job)
+            self.on_update(job_id, job)
+            self.on_ended(job_id, job)
             return
         exists = isinstance(given, BatchJob) or self.api.knows(job_id)
         now = self.api.clock()
@@ -264,10 +252,10 @@ class Wait:
         self._no_answer_since = None
         if entry.take(found, now, self.api.now()):
             self.api.seen(entry.job)
-            self._report(entry.job)
+            self.on_update(name, entry.job)
         if found.is_terminal and not self._is_held(name, entry):
             self._remove(name)
-            self._ready.put(entry.job)
+            self.on_ended(name, entry.job)
         return not found.is_terminal
 
     def _take_error(self, name: str, entry: AwaitedJob, error: APIError) -> bool:
@@ -328,7 +316,7 @@ class Wait:
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
                 self._remove(name)
-                self._ready.put(entry.job)
+                self.on_ended(name, entry.job)
 
     def _settle_absent(self, name: str, error: NotFoundError) -> None:
         entry = self._pending[name]
@@ -357,10 +345,6 @@ class Wait:
         if len(self._known) > 1:  # the error of the only job is raised at once
             _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
-    def _report(self, job: BatchJob) -> None:
-        if self.on_update is not None:
-            self.on_update(job)
-
     # --- the end ---
 
     def _too_late(self) -> WaitTimeoutError:
@@ -386,3 +370,26 @@ class Wait:
         if len(self._refusals) == 1:
             return self._refusals[0]
         return ExceptionGroup(f"{len(self._refusals)} jobs could not be waited for", self._refusals)
+
+
+def as_completed(make_wait: partial[Wait], job_ids: Ids) -> AsyncGenerator[BatchJob, None]:
+    """Yield each job when it has finished."""
+    ready = ReadyItems[BatchJob]()
+
+    def put(_: str, job: BatchJob) -> None:
+        ready.put(job)
+
+    return stream_from_task(partial(make_wait(on_ended=put).run, job_ids), ready)
+
+
+async def ended(
+    make_wait: partial[Wait], job_id: str | BatchJob, on_update: Callable[[BatchJob], None] | None = None
+) -> BatchJob:
+    """Return a job when it has finished."""
+
+    def update(_: str, job: BatchJob) -> None:
+        if on_update is not None:
+            on_update(job)
+
+    async with aclosing(as_completed(partial(make_wait, on_update=update), [job_id])) as finished:
+        return await anext(finished)

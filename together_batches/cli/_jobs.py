@@ -133,11 +133,8 @@ class Filter(NamedTuple):
         """Return the jobs that match: only unfinished ones, unless a status or ``finished`` is given."""
         from together_batches._jobs.job_filter import JobList, Selection
 
-        listed = Selection.of(
+        listed = Selection(
             status=self.status or None,
-            model_id=None,
-            endpoint=None,
-            input_file_id=None,
             created_before=max(self.created_before, default=None),
             created_after=min(self.created_after, default=None),
         ).choose(account, account.seen_at or datetime.now(UTC))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from together_batches._jobs.marked_file import has_room
+from together_batches._jobs.upload_source import has_room
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules

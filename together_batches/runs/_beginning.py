@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from together_batches._jobs.create import CreateRecord
 from together_batches._jobs.patience import until_found
 from together_batches._text import count_of
 from together_batches.errors import APIError, APIResponseValidationError, CreateUnconfirmedError, NotFoundError
@@ -103,17 +104,17 @@ class Beginning:
         work = self._work
         attempt = work.attempt
         posts = max(attempt.posts, bool(attempt.creating_at))
+        record = CreateRecord(
+            posts=posts,
+            since=attempt.since or (EPOCH if posts else None),
+            note_posts=self._note_posts,
+            posts_again=not self._look_once,
+            is_another=work.is_of_another if posts else None,
+            list_jobs=self._list_jobs,
+        )
+        patience = 0 if self._look_once else min(work.patience, rules.SEARCH_SECONDS)
         try:
-            return await work.api.create(
-                wanted_job(attempt, work.settings),
-                list_jobs=self._list_jobs,
-                patience=0 if self._look_once else min(work.patience, rules.SEARCH_SECONDS),
-                posts=posts,
-                posts_again=not self._look_once,
-                since=attempt.since or (EPOCH if posts else None),
-                is_another=work.is_of_another if posts else None,
-                note_posts=self._note_posts,
-            )
+            return await work.api.create(wanted_job(attempt, work.settings), patience, record)
         except CreateUnconfirmedError:
             if self._look_once and self._outage is not None:
                 raise self._outage from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import attrs
 
 from together_batches._emitter import Emitter
-from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.errors import APIError
 from together_batches.events import RunChanged
@@ -35,23 +35,6 @@ SHORTEST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
 T = TypeVar("T")
-
-
-class Create(Protocol):
-    """Function that creates one job, like :func:`together_batches._jobs.create.create_once`."""
-
-    def __call__(
-        self,
-        wanted: WantedJob,
-        *,
-        list_jobs: Callable[[], Awaitable[Listing]],
-        patience: float,
-        posts: int,
-        posts_again: bool,
-        since: datetime | None,
-        is_another: Callable[[BatchJob], bool] | None,
-        note_posts: Callable[[int], Awaitable[None]],
-    ) -> Awaitable[Created]: ...
 
 
 class Ended(Protocol):
@@ -74,15 +57,15 @@ class RunApi:
     """The requests that a run sends to the service.
 
     ``file`` returns the metadata of a file. ``know`` takes an existing job, which no later create can have made.
-    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace. ``prices`` are those of
-    the models, by their names. ``emitter`` has the callbacks of the client.
+    ``create`` takes its patience in seconds. ``retrieve`` reads a job. ``download`` takes the id of a file, and the
+    path to replace. ``prices`` are those of the models, by their names. ``emitter`` has the callbacks of the client.
     """
 
     time: Clock
     upload: Callable[[UploadContent], Awaitable[Uploaded]]
     file: Callable[[str], Awaitable[FileObject]]
     know: Callable[[BatchJob], object]
-    create: Create
+    create: Callable[[WantedJob, float, CreateRecord], Awaitable[Created]]
     list_jobs: Callable[[], Awaitable[Listing]]
     retrieve: Callable[[str], Awaitable[BatchJob]]
     ended: Ended

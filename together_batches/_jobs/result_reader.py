@@ -1,4 +1,4 @@
-"""The files of a job, read in full: absent or short ones are read again until patience is used up.
+"""Reading of the results of a job in full: absent or short files are read again until patience is used up.
 
 Built on functions that are passed in: it can be tested with three-line fakes and does not depend on HTTP.
 """
@@ -114,8 +114,8 @@ class ResultFile:
         return None if line is None else read_row(line.content, whole=line.whole).custom_id
 
 
-class ResultFiles:
-    """The files of a job, read in full.
+class ResultReader:
+    """Reads the files of a job in full, in one or more rounds.
 
     ``lacks_any_but`` says whether rows are missing, apart from those with some ids; it is None if that is unknown.
     Then a file truncated at the end of a line looks like a shorter result, so the metadata of the first file, which
@@ -135,6 +135,8 @@ class ResultFiles:
         self._lacks_any_but = lacks_any_but
         self._files: list[ResultFile] = []
         self._add_files_of(job)
+        self._absence = Absence(patience)
+        self._rounds = 0
 
     async def read(self) -> AsyncGenerator[tuple[ResultFile, list[Line], bool], None]:
         """Yield the lines of each file with the file, and whether they have a line end: the last lines may not.
@@ -146,8 +148,7 @@ class ResultFiles:
 
         Raises :class:`ResultsUnavailableError` if files remain absent or short, or are none of results.
         """
-        files, absence = self._files, Absence(self._patience)
-        may_be_others = True
+        files = self._files
         while files:
             before = sum(file.size for file in files)
             for file in files:
@@ -157,13 +158,17 @@ class ResultFiles:
                         yield file, file.feed(chunk), True
                         chunk = await anext(stream, b"")
             if sum(file.size for file in files) > before:
-                absence.over()
-            files = await self._appeared() if may_be_others and self._is_incomplete() else []
-            may_be_others = False
-            files = files or await self._short(absence)
+                self._absence.over()
+            files = await self._next_round()
         for file in self._files:
             yield file, file.splitter.close(), False
         self._check()
+
+    async def _next_round(self) -> list[ResultFile]:
+        """Return the files to read next: those that have appeared, once, or those to resume."""
+        self._rounds += 1
+        appeared = await self._appeared() if self._rounds == 1 and self._is_incomplete() else []
+        return appeared or await self._short()
 
     def _add_files_of(self, job: BatchJob) -> list[ResultFile]:
         # Whatever the final state: the files contain the rows that were done when a job was cancelled, expired or
@@ -204,7 +209,7 @@ class ResultFiles:
         except _NO_EVIDENCE:
             return []
 
-    async def _short(self, absence: Absence) -> list[ResultFile]:
+    async def _short(self) -> list[ResultFile]:
         """Return the files to resume, after a pause: those that are shorter than their metadata says."""
         short: list[ResultFile] = []
         is_incomplete = self._is_incomplete()
@@ -218,7 +223,7 @@ class ResultFiles:
                 if file.expected_size > file.size:
                     short.append(file)
         if short:
-            pause = absence.pause()
+            pause = self._absence.pause()
             if pause is None:
                 message = (
                     f"the results of job {self._job.id} are not whole: {short[0].id} has "
