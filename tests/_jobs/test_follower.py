@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -20,9 +20,6 @@ from together_batches import (
     WaitTimeoutError,
 )
 from together_batches._jobs.follower import AsyncFollower
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 def follower(service: Service, **options: Any) -> AsyncFollower:
@@ -230,15 +227,13 @@ async def test_a_second_cancellation_waits_for_the_work() -> None:
     """A caller that leaves last returns when the work has ended, also if it is cancelled once more meanwhile."""
 
     class SlowToEnd:
-        withdrawn: str
+        def follow(self, name: str, given: object) -> None: ...
 
-        def withdraw(self, name: str) -> None:
-            self.withdrawn = name
+        def withdraw(self, name: str) -> None: ...
 
-        async def as_completed(self, ids: AsyncIterator[str]) -> AsyncIterator[str]:
+        async def run(self, ids: None) -> None:
             try:
                 await asyncio.Event().wait()
-                yield await anext(ids)
             finally:
                 await asyncio.sleep(1)
 

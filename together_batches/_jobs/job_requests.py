@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from together_batches._http.client_state import CallState
 from together_batches._jobs.cancel import CancelApi
 from together_batches._jobs.job_ids import by_ids
