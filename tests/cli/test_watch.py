@@ -184,6 +184,14 @@ def test_a_key_that_is_refused(run: Run, swift: Emulator, later: Later, status: 
     assert run("watch", *([job_id] if chosen else []), *SOON).code == 3
 
 
+def test_a_key_that_may_not_list(run: Run, swift: Emulator, later: Later) -> None:
+    """A list that is refused, in which a job that is absent for a moment is looked for, does not end the watch."""
+    job_id = swift.add_job()
+    later += [fault(on="list", status=403, times=None), fault(on="retrieve", status=404, times=2)]
+    assert run("watch", job_id, *SOON).code == 0
+    assert swift.count("list") == 1
+
+
 def test_a_list_that_lags(run: Run, swift: Emulator, later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that the list does not show for a moment are read by their ids, and only a few of them."""
     monkeypatch.setattr(_watch, "_MOST_ABSENT", 2)

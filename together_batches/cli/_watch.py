@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from together_batches._jobs.job_ids import by_ids
 from together_batches._jobs.patience import say_how_long
 from together_batches.cli._command import Common, command, option, patience_option, service_options
 from together_batches.cli._exits import CommandError, Exit
@@ -309,10 +308,9 @@ class _Watched:
             self._join(listed, self._filter)
         self._absent = {}
         await self._reader.read(self._readable(listed), self._settle, listed)
-        if self._absent:  # a job exists if either its id or the list shows it
-            found = by_ids(await account() if listed is None else listed, self._absent)
-            for name, error in self._absent.items():
-                self._settle(name, found[name]) if name in found else self._miss(name, error)
+        found = await self._reader.find(self._absent, listed) if self._absent else {}
+        for name, error in self._absent.items():
+            self._settle(name, found[name]) if name in found else self._miss(name, error)
 
     def _join(self, listed: JobList, chosen: Filter) -> None:
         """Add the jobs of the list that match."""
