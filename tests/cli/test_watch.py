@@ -35,7 +35,7 @@ def later() -> Later:
 def swift(monkeypatch: pytest.MonkeyPatch, later: Later) -> Iterator[Emulator]:
     """Run an emulator at which a quarter of a second passes with each request; its jobs run for a second."""
     monkeypatch.setattr(_watch, "_FRAME_SECONDS", 0.01)
-    monkeypatch.setattr(_watch, "_REST", 0)
+    monkeypatch.setattr(_watch, "_MIN_PAUSE_PER_CPU_SECOND", 0)
     monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
     began = time.time()
 
@@ -280,7 +280,7 @@ def test_how_often(monkeypatch: pytest.MonkeyPatch, run: Run, swift: Emulator) -
     swift.add_job()
     assert run("watch").code == 0
     assert swift.count("list") >= 2
-    monkeypatch.setattr(_watch, "_REST", 1e6)
+    monkeypatch.setattr(_watch, "_MIN_PAUSE_PER_CPU_SECOND", 1e6)
     swift.add_job()
     before = swift.count("list")
     assert run("watch", "--timeout", "0.6").code == 6

@@ -52,7 +52,7 @@ class WaitApi:
     """The functions of the service and of the client that waiting uses.
 
     ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
-    ``seen`` receives each job that was read in another state than before.
+    ``read`` receives each job that was read, and ``seen`` each that was read in another state than before.
     """
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
@@ -62,6 +62,7 @@ class WaitApi:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     chance: Callable[[], float]
+    read: Callable[[BatchJob], None] = _note_nothing
     seen: Callable[[BatchJob], None] = _note_nothing
 
 
@@ -226,7 +227,9 @@ class Wait:
         """Record the state of a job, and return whether it is to be read again at its interval."""
         self._failures_in_a_row = 0
         self._no_answer_since = None
-        if entry.take(found, now, self.api.now()):
+        is_news = entry.take(found, now, self.api.now())
+        self.api.read(entry.job)
+        if is_news:
             self.api.seen(entry.job)
             self.on_update(name, entry.job)
         if found.is_terminal and not self._is_held(name, entry):

@@ -44,8 +44,7 @@ class Line(NamedTuple):
 class Moment(NamedTuple):
     """What is known of the jobs, in the order of :func:`in_order`.
 
-    ``now`` is by the clock of the tracker, ``at`` by that of the service. ``seen`` is when the jobs were last read: a
-    job is not stuck because the service gives no answer.
+    ``now`` is by the clock of the tracker, ``at`` by that of the service. ``seen`` is when jobs were last read.
     """
 
     jobs: Sequence[BatchJob]
@@ -62,7 +61,7 @@ class Moment(NamedTuple):
 
     def is_stuck(self, job: BatchJob) -> bool:
         """Return whether a job has not moved for too long."""
-        return self.tracker.is_stuck(job.id, self.seen)
+        return self.tracker.is_stuck(job.id)
 
     def lines(self, jobs: Iterable[BatchJob]) -> Iterator[str]:
         """Yield a line for a pipe for each job."""
@@ -73,7 +72,7 @@ class Moment(NamedTuple):
         """Return what the table shows of a job beside its own fields, as plain data."""
         tracker, now = self.tracker, self.now
         rate, left = tracker.rate(job.id), tracker.seconds_left(job.id, now)
-        quiet = tracker.quiet_seconds(job.id, self.seen)
+        quiet = tracker.quiet_seconds(job.id)
         facts = {"percent_per_hour": rate and 3_600 * rate, "seconds_left": left, "seconds_without_movement": quiet}
         known = {name: round(value, 3) for name, value in facts.items() if value is not None}
         return {**known, "is_stuck": self.is_stuck(job)}
@@ -110,8 +109,7 @@ def watch_fields(moment: Moment) -> tuple[Field[BatchJob], ...]:
         return None if seconds is None else lasted(ceil(seconds))
 
     def stuck(job: BatchJob) -> str | None:
-        quiet = tracker.quiet_seconds(job.id, moment.seen)
-        return None if quiet is None or quiet < tracker.stuck_after else lasted(int(quiet))
+        return lasted(int(tracker.quiet_seconds(job.id) or 0)) if tracker.is_stuck(job.id) else None
 
     def rate(job: BatchJob) -> str | None:
         found = tracker.rate(job.id)
