@@ -146,11 +146,26 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
     jobs have room for further lines. No line is wider than ``width``: an id that is goes on in the next one.
     """
     jobs = moment.jobs
+    footer = _footer(moment, width, dots)
+    header, items = _fitting(moment, width, height - len(footer), dots)
+    lines = [Line(text, _HEADER) for text in header]
+    lines += [Line(text, _style(moment, job)) for item, job in zip(items, jobs, strict=False) for text in item]
+    others = moment.counts - status_counts(jobs[: len(items)])
+    lines += map(Line, [*(_wrapped(_rest(others), width) if others else ()), *footer])
+    return lines if len(lines) <= height else [Line(text) for text in footer[: max(height, 1)]]
+
+
+def _footer(moment: Moment, width: int, dots: str) -> list[str]:
+    """Return the lines of the summary, and of the reason for which it is an old one."""
     summary = f"{moment.summary}; as of {moment.at - timedelta(seconds=moment.now - moment.seen):%H:%M:%S} UTC"
     beside = width - len("^C")  # which Ctrl-C shows behind the last line; if that had no room, the table would move
     trouble = shortened(moment.trouble, _TROUBLE_LINES * beside, dots=dots)
-    footer = [*_wrapped(summary, beside), *_wrapped(trouble, beside)]
-    room = height - len(footer)
+    return [*_wrapped(summary, beside), *_wrapped(trouble, beside)]
+
+
+def _fitting(moment: Moment, width: int, room: int, dots: str) -> tuple[list[str], list[list[str]]]:
+    """Return the lines of the header, and those of each job that has room above the line about the others."""
+    jobs = moment.jobs
     header, items = _items(moment, jobs[: max(room, 1)], width, dots, all_columns=False)
     if 2 * len(jobs) < room:
         in_full = _items(moment, jobs, width, dots, all_columns=True)
@@ -158,18 +173,12 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
             header, items = in_full
     if len(jobs) > len(items) or len(header) + sum(map(len, items)) > room:
         room -= len(_wrapped(_rest(moment.counts), width))  # as long as the line about the others can be
-    count = 1
+    count = 1  # at least; if even that has no room, the summary alone is shown
     used = len(header) + len(items[0]) if items else 0
     while count < len(items) and used + len(items[count]) <= room:
         used += len(items[count])
         count += 1
-    lines = [Line(text, _HEADER) for text in header]
-    lines += [
-        Line(text, _style(moment, job)) for item, job in zip(items[:count], jobs, strict=False) for text in item
-    ]
-    rest = _wrapped(_rest(moment.counts - status_counts(jobs[:count])), width) if count < len(jobs) else []
-    lines += map(Line, [*rest, *footer])
-    return lines if len(lines) <= height else [Line(text) for text in footer[: max(height, 1)]]
+    return header, items[:count]
 
 
 def _items(
