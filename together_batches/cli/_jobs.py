@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
-from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input
+from together_batches.cli._ids import LeftOut, ids_argument, ids_or_input
 from together_batches.cli._labels import NO_LABELS, complete_label, label_of, labelled, labels_of
 from together_batches.cli._listing import (
     JOB_COLUMNS,
@@ -106,7 +106,7 @@ class Chosen(NamedTuple):
 class Filter(NamedTuple):
     """The filters of :func:`filter_options`; ages are measured by the service's clock."""
 
-    left_out: Exceptions
+    left_out: LeftOut
     status: Sequence[str] = ()
     models: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -118,7 +118,7 @@ class Filter(NamedTuple):
     @classmethod
     def of(cls, *, excepted: Sequence[str] = (), **options: Any) -> Filter:
         """Return the filters among the options of a command."""
-        return cls(Exceptions.read(excepted), **options)
+        return cls(LeftOut.read(excepted), **options)
 
     def check(self, account: Sequence[BatchJob]) -> None:
         """Raise :class:`CommandError` for a model or label of no job at all, or an id to leave out that no job has.
