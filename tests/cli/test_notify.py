@@ -316,6 +316,8 @@ def test_a_watched_job_that_cannot_be_read(run: Run, receiver: Receiver, monkeyp
         ran = run("watch", lost, stuck, *often, "--webhook", receiver.url)
     assert ran.code == 7
     assert [each["data"]["job_id"] for each in receiver.messages if each["type"] == "job.stuck"] == [stuck]
+    assert "not every job could be read: the service answered 503" in ran.err
+    assert "no answer since" not in ran.err
     shown = [json.loads(line) for line in ran.lines]
     assert [job["watch"]["is_stuck"] for job in shown if job["id"] == lost] == [False, False]
     assert [job["watch"]["is_stuck"] for job in shown if job["id"] == stuck] == [False, True, False]

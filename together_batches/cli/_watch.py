@@ -177,7 +177,8 @@ class _Watched:
         self._answered_at: datetime | None = None
         self._seen = time.monotonic()
         self._failure: APIError | None = None
-        """The error of the last look, if it got no answer."""
+        """The last error of the last look, if not everything was read."""
+        self._looked_at = 0.0
         self._order: list[BatchJob] = []
         self.labels: Labels = {}
         self._line = ""
@@ -246,6 +247,8 @@ class _Watched:
     def _trouble(self) -> str:
         if self._failure is None or self._answered_at is None:
             return ""
+        if self._seen >= self._looked_at:
+            return f"not every job could be read: {self._failure}"
         return f"no answer since {self._answered_at:%H:%M:%S} UTC: {self._failure}"
 
     def _add(self, given: str | BatchJob) -> None:
@@ -264,7 +267,7 @@ class _Watched:
 
         A look without an answer is an error only if it is the first. Later the jobs stay as they were last seen.
         """
-        self._failure = None
+        self._failure, self._looked_at = None, time.monotonic()
         try:
             await self._read(batches)
         except APIError as error:
