@@ -1,4 +1,4 @@
-"""The callbacks of a client for its events, and what they were last called with."""
+"""The callbacks of a client for its events and for the jobs that it reads, and what was last emitted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob, BatchJobStatus
 
     Callback: TypeAlias = Callable[[ClientEvent], None]
+    Reader: TypeAlias = Callable[[BatchJob, datetime | None], None]
+    """Function that receives each job that a wait reads, and the time of the response by the service's clock."""
     _JobState: TypeAlias = tuple[BatchJobStatus | None, float | None]
     """The last status and progress of a job."""
 
@@ -30,6 +32,7 @@ class Emitter:
 
     def __init__(self) -> None:
         self.callbacks: tuple[Callback, ...] = ()
+        self.readers: list[Reader] = []
         self.seen_at: datetime | None = None
         """The time of the last response about jobs, by the clock of the service."""
         self._rate: tuple[float | None, bool] = None, False
@@ -55,6 +58,11 @@ class Emitter:
         if (rate, is_blocked) != self._rate:
             self._rate = rate, is_blocked
             self.emit(RateChanged(rate=rate, pause=pause))
+
+    def read(self, job: BatchJob) -> None:
+        """Pass a job that a wait has read to the readers, whether or not it is news."""
+        for reader in self.readers:
+            reader(job, self.seen_at)
 
     def job(self, job: BatchJob) -> None:
         """Emit the state of a job that was read, if it is news."""

@@ -900,6 +900,7 @@ class AsyncBatches:
             clock=state.clock,
             sleep=state.sleep,
             chance=state.chance,
+            read=self._emitter.read,
             seen=self._emitter.job,
         )
         most = self._transport.config.max_concurrency
@@ -915,6 +916,10 @@ class AsyncBatches:
     def __add_callback__(self, callback: Callable[[ClientEvent], None]) -> Callable[[], None]:
         """Call ``callback``, too, with each event of this client, and return a function that ends that."""
         return self._emitter.add(callback)
+
+    def __add_reader__(self, reader: Callable[[BatchJob, datetime | None], None]) -> None:
+        """Call ``reader`` with each job that a wait of this client reads, and the service's time of the response."""
+        self._emitter.readers.append(reader)
 
     def __run_api__(self, patience: float, poll_interval: float | None = None) -> _context.RunApi:
         """Return the requests of a run, for :mod:`together_batches.runs`."""

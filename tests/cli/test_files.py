@@ -167,6 +167,15 @@ def test_delete(run: Run, emulator: Emulator) -> None:
     assert emulator.files == []
 
 
+def test_delete_that_takes_too_long(run: Run, emulator: Emulator) -> None:
+    """If --timeout ends the command, the files that are gone by then have been printed, whatever their order."""
+    ids = {emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")}
+    emulator.fail(Fault(on="delete", delay=30))
+    ran = run("files", "delete", *ids, "--timeout", "1")
+    assert (ran.code, len(ran.lines)) == (6, 1)
+    assert ids - {*ran.lines} == {file["id"] for file in emulator.files}
+
+
 def test_ids_from_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:
     """`files get -` and `files delete -` read ids from standard input, one a line, or the output of a list."""
     ids = {emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")}

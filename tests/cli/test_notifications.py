@@ -10,7 +10,6 @@ import attrs
 
 from together_batches import BatchJob, BatchJobStatus, Usage, job_from_dict
 from together_batches.cli._notifications import job_ended, job_stuck, run_ended
-from together_batches.events import JobChanged
 from together_batches.runs import RunReport
 
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -55,7 +54,7 @@ def test_a_job() -> None:
         "created_at": "2026-09-14T12:00:00Z",
     }
     assert b"hidden" not in found.body
-    stuck = job_stuck(JobChanged(job_id="job-1", status=BatchJobStatus.IN_PROGRESS, progress=5.0), 1800.7)
+    stuck = job_stuck(BatchJob(id="job-1", status=BatchJobStatus.IN_PROGRESS, progress=5.0), 1800.7)
     assert stuck.data == {"job_id": "job-1", "status": "IN_PROGRESS", "progress": 5.0, "quiet_seconds": 1800}
 
 
@@ -88,7 +87,7 @@ def test_ids() -> None:
     ids = [
         job_ended(JOB).id,
         job_ended(BatchJob(id="job-2")).id,
-        job_stuck(JobChanged(job_id="job-1", status=None), 1).id,
+        job_stuck(BatchJob(id="job-1"), 1).id,
         run_ended("run-1", REPORT, attempts=1, exit_code=0).id,
         run_ended("run-2", REPORT, attempts=1, exit_code=0).id,
         run_ended("run-1", STOPPED, attempts=1, exit_code=5).id,

@@ -9,7 +9,9 @@ import json
 import shlex
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from together_batches import jsonl
 from together_batches._http import webhook
 from together_batches._jobs import awaited_job
-from together_batches.cli import _notify
+from together_batches.cli import _notify, _watch
 from together_batches.emulator import Emulator, Fault, Timing
 from together_batches.errors import BatchesError
 from together_batches.runs import _ledger
@@ -251,6 +253,20 @@ def test_a_stuck_job(run: Run, monkeypatch: pytest.MonkeyPatch, receiver: Receiv
     assert ran.err.count(f"{stuck}: no progress for ") == 1
 
 
+def test_an_id_in_upper_case(
+    run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    """A job is reported as stuck, and has its labels, however its id was typed."""
+    monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
+    for status in ("VALIDATING", "VALIDATING", "EXPIRED"):
+        emulator.fail(Fault(on="retrieve", status=200, body={"id": "job-a", "status": status}))
+    run("label", "job-a", "--label", "nightly")
+    ran = run("wait", "JOB-A", "--stuck-after", "0s", "--webhook", receiver.url)
+    assert (ran.code, ran.lines) == (7, ["job-a\tEXPIRED\t-\t-\t-\tnightly"])
+    assert [each["type"] for each in receiver.messages] == ["job.stuck", "job.ended"]
+    assert {each["data"]["labels"] for each in receiver.messages} == {"nightly"}
+
+
 # --- watch
 
 
@@ -275,6 +291,36 @@ def test_watch(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) ->
         assert run("watch", ended, running, *often).code == 0
         assert run("watch", "--status", "COMPLETED", *often).code == 0
         assert len(receiver.messages) == 3
+
+
+def test_a_watched_job_that_cannot_be_read(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that cannot be read is not stuck, because nothing is known of it; others that are stuck are reported."""
+
+    def note(_: object) -> None:
+        if emulator.count("retrieve") == 2:
+            emulator.fail(Fault(on="retrieve", job_id=lost, status=503, times=None))
+        elif emulator.count("retrieve") == 10:  # at the third look
+            emulator.clear_faults()
+            emulator.change_job(lost, status="EXPIRED")
+            emulator.change_job(stuck, status="EXPIRED")
+
+    def monotonic() -> float:
+        return time.monotonic() + 2_000 * emulator.count("retrieve")
+
+    monkeypatch.setattr(_watch, "time", SimpleNamespace(monotonic=monotonic, process_time=time.process_time))
+    with Emulator(on_request=note).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        lost, stuck = (emulator.add_job(status="VALIDATING", ends_as="VALIDATING") for _ in range(2))
+        often = ("--poll-interval", "0.01", "--json", "--stuck-after", "2h")
+        ran = run("watch", lost, stuck, *often, "--webhook", receiver.url)
+    assert ran.code == 7
+    assert [each["data"]["job_id"] for each in receiver.messages if each["type"] == "job.stuck"] == [stuck]
+    assert "not every job could be read: the service answered 503" in ran.err
+    assert "no answer since" not in ran.err
+    shown = [json.loads(line) for line in ran.lines]
+    assert [job["watch"]["is_stuck"] for job in shown if job["id"] == lost] == [False, False]
+    assert [job["watch"]["is_stuck"] for job in shown if job["id"] == stuck] == [False, True, False]
 
 
 def test_a_watch_that_an_error_ends(run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

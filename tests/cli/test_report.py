@@ -186,6 +186,25 @@ def test_file_that_cannot_be_made(tmp_path: Path) -> None:
         report.begin(["a"])
 
 
+def test_disk_without_room_for_the_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If not all ids can be recorded, there is no report of some of them, with which --resume would cancel those."""
+    report = Report.new(str(tmp_path / "report.csv"))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(CommandError, match="nothing was cancelled"):
+            report.begin(["a", "b"])
+        report.close()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+    written(tmp_path / "report.csv", ["a", "b"])
+
+
 def test_disk_that_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ def later() -> Later:
 def swift(monkeypatch: pytest.MonkeyPatch, later: Later) -> Iterator[Emulator]:
     """Run an emulator at which a quarter of a second passes with each request; its jobs run for a second."""
     monkeypatch.setattr(_watch, "_FRAME_SECONDS", 0.01)
-    monkeypatch.setattr(_watch, "_REST", 0)
+    monkeypatch.setattr(_watch, "_MIN_PAUSE_PER_CPU_SECOND", 0)
     monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
     began = time.time()
 
@@ -184,6 +184,14 @@ def test_a_key_that_is_refused(run: Run, swift: Emulator, later: Later, status: 
     assert run("watch", *([job_id] if chosen else []), *SOON).code == 3
 
 
+def test_a_key_that_may_not_list(run: Run, swift: Emulator, later: Later) -> None:
+    """A list that is refused, in which a job that is absent for a moment is looked for, does not end the watch."""
+    job_id = swift.add_job()
+    later += [fault(on="list", status=403, times=None), fault(on="retrieve", status=404, times=2)]
+    assert run("watch", job_id, *SOON).code == 0
+    assert swift.count("list") == 1
+
+
 def test_a_list_that_lags(run: Run, swift: Emulator, later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that the list does not show for a moment are read by their ids, and only a few of them."""
     monkeypatch.setattr(_watch, "_MOST_ABSENT", 2)
@@ -272,7 +280,7 @@ def test_how_often(monkeypatch: pytest.MonkeyPatch, run: Run, swift: Emulator) -
     swift.add_job()
     assert run("watch").code == 0
     assert swift.count("list") >= 2
-    monkeypatch.setattr(_watch, "_REST", 1e6)
+    monkeypatch.setattr(_watch, "_MIN_PAUSE_PER_CPU_SECOND", 1e6)
     swift.add_job()
     before = swift.count("list")
     assert run("watch", "--timeout", "0.6").code == 6

@@ -31,11 +31,9 @@ def moment(*jobs: BatchJob, stuck: float = 1_800, trouble: str = "", seen_for: f
     """Return the moment at which these jobs were seen for so long, without movement."""
     tracker = JobProgressTracker(stuck)
     for each in jobs:
-        assert each.created_at is not None
-        age = (NOW - each.created_at).total_seconds() - seen_for
-        for at, later in ((SEEN - seen_for, 0.0), (SEEN, seen_for)):
-            tracker.see(each.id, each.status, each.progress, at, age=age + later)
-    ordered = in_order(jobs, {name: tracker.quiet_seconds(name, SEEN) or 0 for name in tracker.stuck(SEEN)})
+        for before in (seen_for, 0.0):
+            tracker.see(each, SEEN - before, NOW - timedelta(seconds=before))
+    ordered = in_order(jobs, tracker.stuck())
     return Moment(ordered, tracker, SEEN, SEEN, NOW, "0 of 3 jobs finished", status_counts(jobs), {}, trouble)
 
 

@@ -64,7 +64,7 @@ class JobRequests:
         return job
 
     def _emit(self, job: BatchJob, answer: Answer) -> None:
-        if self._emitter.callbacks:
+        if self._emitter.callbacks or self._emitter.readers:
             self._emitter.seen_at = answer.date
             self._emitter.job(job)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import attrs
 
 from together_batches.models import BatchJobStatus
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from together_batches.models import BatchJob
 
 _POINTS = 8
 """Maximum number of points from which a rate is taken: it is that of late."""
@@ -23,70 +29,76 @@ class _Track:
     points: deque[tuple[float, float]]
     was_observed: bool = False
     """Whether the job progressed while it was followed, so that its average since creation no longer matters."""
+    was_reported: bool = False
+    """Whether it was reported as stuck."""
+
+    @property
+    def quiet_seconds(self) -> float:
+        """The seconds from its last movement until it was last read: what it did since then is not known."""
+        return self.seen_at - self.moved_at
+
+    def see(self, job: BatchJob, now: float) -> None:
+        """Take a later state of the job."""
+        last = self.points[-1][1]
+        if job.progress is not None and job.progress > last:
+            if not self.was_observed:
+                self.points, self.was_observed = deque([(self.seen_at, last)], _POINTS), True
+            self.points.append((now, job.progress))
+            self.moved_at = now
+        if job.status not in self.statuses:
+            self.statuses.add(job.status)
+            self.moved_at = now
+        self.seen_at = now
 
 
 class JobProgressTracker:
     """Jobs that have not finished: when each last moved, how fast it progresses, and which are stuck.
 
     A job moves if its progress grows, or if it enters a status that it was not in before: an older state, which a
-    late response may show, is no movement. It is stuck if it did not move for ``stuck_after`` seconds. Times are
-    seconds of any one clock; progress is in percent.
+    late response may show, is no movement. It is stuck if it did not move for ``stuck_after`` seconds, and was read
+    after that: an outage makes no job stuck. Times are seconds of any one clock; progress is in percent.
     """
 
     def __init__(self, stuck_after: float) -> None:
         self.stuck_after = stuck_after
         self._tracks: dict[str, _Track] = {}
 
-    def see(
-        self,
-        job_id: str,
-        status: BatchJobStatus | None,
-        progress: float | None,
-        now: float,
-        *,
-        age: float | None = None,
-    ) -> None:
-        """Take the state of a job as read at ``now``; one that has finished is forgotten.
+    def see(self, job: BatchJob, now: float, at: datetime) -> float | None:
+        """Take a job as read at ``now``, or ``at`` by the clock of the service; one that has finished is forgotten.
 
-        ``age`` is the seconds since the creation of the job. A job that is seen for the first time, and has not
-        progressed yet, last moved when it was created.
+        Return the seconds without movement when the job is found to be stuck for the first time, otherwise None. A
+        job that is seen for the first time, and has not progressed yet, last moved when it was created.
         """
-        if status is not None and status.is_terminal:
-            self.forget(job_id)
-            return
-        track = self._tracks.get(job_id)
+        if job.is_terminal:
+            self.forget(job.id)
+            return None
+        track = self._tracks.get(job.id)
         if track is None:
-            created_at = None if age is None else now - max(0.0, age)
-            self._tracks[job_id] = _first(status, progress or 0.0, now, created_at)
-            return
-        last = track.points[-1][1]
-        if progress is not None and progress > last:
-            if not track.was_observed:
-                track.points, track.was_observed = deque([(track.seen_at, last)], _POINTS), True
-            track.points.append((now, progress))
-            track.moved_at = now
-        if status not in track.statuses:
-            track.statuses.add(status)
-            track.moved_at = now
-        track.seen_at = now
+            track = self._tracks[job.id] = _first(job, now, at)
+        else:
+            track.see(job, now)
+        if track.was_reported or track.quiet_seconds < self.stuck_after:
+            return None
+        track.was_reported = True
+        return track.quiet_seconds
 
     def forget(self, job_id: str) -> None:
         """Follow a job no longer."""
         self._tracks.pop(job_id, None)
 
-    def quiet_seconds(self, job_id: str, now: float) -> float | None:
-        """Return the seconds since the job last moved; None for a job that is not followed."""
+    def quiet_seconds(self, job_id: str) -> float | None:
+        """Return the seconds for which the job had not moved when it was last read; None if it is not followed."""
         track = self._tracks.get(job_id)
-        return None if track is None else now - track.moved_at
+        return None if track is None else track.quiet_seconds
 
-    def is_stuck(self, job_id: str, now: float) -> bool:
+    def is_stuck(self, job_id: str) -> bool:
         """Return whether the job is stuck."""
-        quiet = self.quiet_seconds(job_id, now)
+        quiet = self.quiet_seconds(job_id)
         return quiet is not None and quiet >= self.stuck_after
 
-    def stuck(self, now: float) -> dict[str, float]:
-        """Return the jobs that are stuck, each with the seconds since it last moved."""
-        quiet = {job_id: now - track.moved_at for job_id, track in self._tracks.items()}
+    def stuck(self) -> dict[str, float]:
+        """Return the jobs that are stuck, each with the seconds for which it had not moved."""
+        quiet = {job_id: track.quiet_seconds for job_id, track in self._tracks.items()}
         return {job_id: seconds for job_id, seconds in quiet.items() if seconds >= self.stuck_after}
 
     def rate(self, job_id: str) -> float | None:
@@ -106,13 +118,15 @@ class JobProgressTracker:
         return max(0.0, (100 - track.points[-1][1]) / rate - (now - track.seen_at))
 
 
-def _first(status: BatchJobStatus | None, progress: float, now: float, created_at: float | None) -> _Track:
+def _first(job: BatchJob, now: float, at: datetime) -> _Track:
     """Return what is known of a job that is seen for the first time."""
+    progress = job.progress or 0.0
     points = deque([(now, progress)], _POINTS)
-    if created_at is None:
-        return _Track({status}, now, now, points)
+    if job.created_at is None:
+        return _Track({job.status}, now, now, points)
+    created_at = now - max(0.0, (at - job.created_at).total_seconds())
     if progress:
         points.appendleft((created_at, 0.0))
     # A job that drains after a cancel is shown without progress, and has just moved, as far as is known.
-    has_not_moved = not progress and status in _BEFORE_PROGRESS
-    return _Track({status}, created_at if has_not_moved else now, now, points)
+    has_not_moved = not progress and job.status in _BEFORE_PROGRESS
+    return _Track({job.status}, created_at if has_not_moved else now, now, points)

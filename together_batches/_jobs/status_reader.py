@@ -32,6 +32,7 @@ class StatusReader:
         self._retrieve = retrieve
         self._list_jobs = list_jobs
         self._max_concurrency = max_concurrency
+        self._is_list_refused = False
         self._account_size: int | None = None
         self._without_list = 0
         self._looks_until_list = 0
@@ -58,6 +59,30 @@ class StatusReader:
             for _ in range(min(self._max_concurrency, len(unseen))):
                 group.create_task(read())
 
+    async def find(self, job_ids: Iterable[str], listed: Iterable[BatchJob] | None = None) -> dict[str, BatchJob]:
+        """Return those of these jobs that are in the list: a job exists if either its id or the list shows it.
+
+        A list that fails shows none. Raises :class:`AuthenticationError` if the key is refused.
+        """
+        try:
+            return by_ids(await self._list() if listed is None else listed, job_ids)
+        except AuthenticationError:
+            raise
+        except APIError:
+            return {}
+
+    async def _list(self) -> list[BatchJob]:
+        """Return the list; an empty one if the key has no permission, because that says nothing about the jobs."""
+        if self._is_list_refused:
+            return []
+        try:
+            return await self._list_jobs()
+        except APIError as error:
+            if error.is_transient or isinstance(error, AuthenticationError):
+                raise
+            self._is_list_refused = True
+            return []
+
     def _list_pays(self, jobs: int) -> bool:
         """Return whether to request the list: it is the whole account in one response, and may be very long."""
         if jobs <= _FEW:
@@ -70,14 +95,12 @@ class StatusReader:
     async def _listed(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> list[str]:
         """Call ``settle`` for each job in the list, and return the ids that are not in it."""
         try:
-            jobs = await self._list_jobs()
+            jobs = await self._list()
         except APIError as error:
             # Possibly only the list fails: the next reads are one by one, and more of them each time that it fails
             # again.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
-            if not error.is_transient and not isinstance(error, AuthenticationError):
-                return job_ids  # a key without permission to list says nothing about the jobs
             for job_id in job_ids:
                 settle(job_id, error)
             return []

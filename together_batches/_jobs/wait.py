@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches._jobs.awaited_job import AwaitedJob, state_of
-from together_batches._jobs.job_ids import Ids, by_ids
 from together_batches._jobs.patience import say_how_long
 from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, StatusReader
@@ -29,6 +28,8 @@ from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from together_batches._jobs.job_ids import Ids
 
 _log = logging.getLogger("together_batches")
 
@@ -51,7 +52,7 @@ class WaitApi:
     """The functions of the service and of the client that waiting uses.
 
     ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
-    ``seen`` receives each job that was read in another state than before.
+    ``read`` receives each job that was read, and ``seen`` each that was read in another state than before.
     """
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
@@ -61,6 +62,7 @@ class WaitApi:
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     chance: Callable[[], float]
+    read: Callable[[BatchJob], None] = _note_nothing
     seen: Callable[[BatchJob], None] = _note_nothing
 
 
@@ -90,9 +92,8 @@ class Wait:
     _known: set[str] = attrs.field(init=False, factory=set)
     _pending: dict[str, AwaitedJob] = attrs.field(init=False, factory=dict)
     _refusals: list[BatchesError] = attrs.field(init=False, factory=list)
-    _absent: list[tuple[str, NotFoundError]] = attrs.field(init=False, factory=list)
+    _absent: dict[str, NotFoundError] = attrs.field(init=False, factory=dict)
     _absence: NotFoundError | None = attrs.field(init=False, default=None)
-    _listless: bool = attrs.field(init=False, default=False)
     _spread: float = attrs.field(init=False, default=1.0)
     _failures: int = attrs.field(init=False, default=0)
     _failures_in_a_row: int = attrs.field(init=False, default=0)
@@ -100,7 +101,7 @@ class Wait:
     _no_answer_since: datetime | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._status_reader = StatusReader(self._read, self._list, max_concurrency=self.max_concurrency)
+        self._status_reader = StatusReader(self._read, self.api.list_jobs, max_concurrency=self.max_concurrency)
         self._poller = Poller(self._read_due, clock=self.api.clock, sleep=self.api.sleep)
 
     async def run(self, ids: Ids | None) -> None:
@@ -185,8 +186,13 @@ class Wait:
         self._spread = 1 + _SPREAD * (2 * self.api.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
-        if self._absent:
-            await self._find_in_list()
+        absent, self._absent = self._absent, {}
+        found = await self._status_reader.find(absent) if absent else {}
+        for name, error in absent.items():
+            if name in found:
+                self._settle(name, found[name])
+            elif name in self._pending:
+                self._settle_absent(name, error)
         if self._failures:
             _log.warning(
                 "%d of %d jobs could not be read, and will be read again: %s",
@@ -196,39 +202,10 @@ class Wait:
                 extra={"failed": self._failures, "jobs": len(names)},
             )
 
-    async def _find_in_list(self) -> None:
-        """Search the list for the jobs that answered 404: a job exists if either of the two shows it."""
-        absent, self._absent = self._absent, []
-        try:
-            listed = by_ids(await self._list(), [name for name, _ in absent])
-        except AuthenticationError:
-            raise
-        except APIError:
-            listed = {}
-        for name, error in absent:
-            if name in listed:
-                self._settle(name, listed[name])
-            elif name in self._pending:
-                self._settle_absent(name, error)
-
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise self._failure.with_traceback(None)  # during an outage, thousands more requests are pointless
         return await self.api.retrieve(job_id)
-
-    async def _list(self) -> list[BatchJob]:
-        """Return the list; an empty one if the key has no permission, because that says nothing about the jobs."""
-        if self._listless:
-            return []
-        try:
-            return await self.api.list_jobs()
-        except AuthenticationError:
-            raise
-        except APIError as error:
-            if error.is_transient:
-                raise
-            self._listless = True
-            return []
 
     # --- what was found ---
 
@@ -250,7 +227,9 @@ class Wait:
         """Record the state of a job, and return whether it is to be read again at its interval."""
         self._failures_in_a_row = 0
         self._no_answer_since = None
-        if entry.take(found, now, self.api.now()):
+        is_news = entry.take(found, now, self.api.now())
+        self.api.read(entry.job)
+        if is_news:
             self.api.seen(entry.job)
             self.on_update(name, entry.job)
         if found.is_terminal and not self._is_held(name, entry):
@@ -264,7 +243,7 @@ class Wait:
         if isinstance(error, AuthenticationError):
             raise error  # every other call will be refused, too
         if isinstance(error, NotFoundError) and entry.exists:
-            self._absent.append((name, error))
+            self._absent[name] = error
             return False
         if not error.is_transient:
             self._refuse(name, error)

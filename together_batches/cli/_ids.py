@@ -51,12 +51,12 @@ def ids_or_input(ids: Sequence[str]) -> list[str]:
 
 def without(job_ids: Sequence[str], excepted: Sequence[str]) -> list[str]:
     """Return the ids but those that are left out, which are ids or files that name some."""
-    left_out = Exceptions.read(excepted)
+    left_out = LeftOut.read(excepted)
     left_out.check(job_ids, "the ids")
     return [job_id for job_id in job_ids if job_id.lower() not in left_out.ids]
 
 
-class Exceptions(NamedTuple):
+class LeftOut(NamedTuple):
     """The jobs that are left out: ids that were given, and those that files name. All are in lower case."""
 
     given: dict[str, str]
@@ -64,7 +64,7 @@ class Exceptions(NamedTuple):
     files: dict[str, frozenset[str]]
 
     @classmethod
-    def read(cls, values: Iterable[str]) -> Exceptions:
+    def read(cls, values: Iterable[str]) -> LeftOut:
         """Read the files among the values; every other one is an id."""
         given: dict[str, str] = {}
         files: dict[str, frozenset[str]] = {}
@@ -117,33 +117,40 @@ def read_ids(stream: BinaryIO, name: str = "standard input") -> Iterator[str]:
 
         yield from (job_id for job_id, _ in results_in(content, name, is_csv=True))
         return
-    begin, position = 0, 1
+    begin, number = 0, 1
     while begin < len(text):
         end = text.find("\n", begin)
         end = len(text) if end < 0 else end
-        line = text[begin:end].strip()
+        line, place = text[begin:end].strip(), f"line {number} of {name}"
         if line.startswith(("{", "[", '"')):
-            value, end = _json_value(text, text.index(line[0], begin), f"line {position} of {name}")
-            yield from _ids_in(value, f"line {position} of {name}")
-            position += text.count("\n", begin, end)
-            begin = _after_value(text, end, f"line {position} of {name}")
-            continue
-        if line and not line.startswith("#"):
-            job_id = line.partition("\t")[0].rstrip()
-            if begin == 0 and job_id in _HEADERS:
-                begin, position = end + 1, position + 1
-                continue
-            _check_single(job_id, f"line {position} of {name}", "put each id on a line of its own")
-            if job_id == "null":
-                message = f"line {position} of {name} is null, and no id"
-                raise CommandError(message)
-            yield job_id
-        begin, position = end + 1, position + 1
+            value, end = _json_value(text, text.index(line[0], begin), place)
+            yield from _ids_in(value, place)
+            last = number + text.count("\n", begin, end)
+            after = _after_value(text, end, f"line {last} of {name}")
+        else:
+            job_id = _id_on(line, place)
+            if job_id and not (begin == 0 and job_id in _HEADERS):
+                yield job_id
+            after = end + 1
+        number += text.count("\n", begin, after)
+        begin = after
 
 
 _HEADERS = {"id", "job_id"}
 """The first column of lists that begin with the names of their columns."""
 _DECODER = json.JSONDecoder()
+
+
+def _id_on(line: str, place: str) -> str:
+    """Return the id on a line that is not JSON; an empty text for a blank line or a comment."""
+    if line.startswith("#"):
+        return ""
+    job_id = line.partition("\t")[0].rstrip()
+    _check_single(job_id, place, "put each id on a line of its own")
+    if job_id == "null":
+        message = f"{place} is null, and no id"
+        raise CommandError(message)
+    return job_id
 
 
 def _json_value(text: str, begin: int, place: str) -> tuple[object, int]:

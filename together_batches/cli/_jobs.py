@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, code_of_many
-from together_batches.cli._ids import Exceptions, ids_argument, ids_or_input
+from together_batches.cli._ids import LeftOut, ids_argument, ids_or_input
 from together_batches.cli._labels import NO_LABELS, complete_label, label_of, labelled, labels_of
 from together_batches.cli._listing import (
     JOB_COLUMNS,
@@ -23,6 +23,7 @@ from together_batches.cli._listing import (
 )
 from together_batches.cli._loop import connected, in_loop
 from together_batches.cli._numbers import duration
+from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, block, count_of, format_count, is_terminal, print_error
 from together_batches.errors import BatchesError
 
@@ -105,7 +106,7 @@ class Chosen(NamedTuple):
 class Filter(NamedTuple):
     """The filters of :func:`filter_options`; ages are measured by the service's clock."""
 
-    left_out: Exceptions
+    left_out: LeftOut
     status: Sequence[str] = ()
     models: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -117,7 +118,7 @@ class Filter(NamedTuple):
     @classmethod
     def of(cls, *, excepted: Sequence[str] = (), **options: Any) -> Filter:
         """Return the filters among the options of a command."""
-        return cls(Exceptions.read(excepted), **options)
+        return cls(LeftOut.read(excepted), **options)
 
     def check(self, account: Sequence[BatchJob]) -> None:
         """Raise :class:`CommandError` for a model or label of no job at all, or an id to leave out that no job has.
@@ -207,26 +208,43 @@ async def print_each(
     *,
     between: str = "",
 ) -> Exit:
-    """Call a verb for each id concurrently; print the results in the order of the ids, and then the errors."""
-    import asyncio
+    """Call a verb for each id concurrently; print each result, or error, as soon as those of the ids before it are.
 
-    async def answer_of(batches: AsyncBatches, job_id: str) -> T | BatchesError:
+    If the command is ended early, all that is known by then is printed: what was deleted cannot be found out later.
+    """
+    from together_batches._jobs.task_group import plain_group
+
+    answers: dict[str, T | BatchesError] = {}
+    errors: list[BatchesError] = []
+    count = 0
+
+    async def call(batches: AsyncBatches, job_id: str) -> None:
         try:
-            return await verb(batches, job_id)
+            answers[job_id] = await verb(batches, job_id)
         except BatchesError as error:
-            return error
+            answers[job_id] = error
 
-    async with connected(common) as batches, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(answer_of(batches, job_id)) for job_id in ids]
-    errors: list[BatchesError | None] = []
-    texts: list[str] = []
-    for job_id, answer in zip(ids, (task.result() for task in tasks), strict=True):
+    def show(job_id: str) -> None:
+        nonlocal count
+        answer = answers.pop(job_id)
         if isinstance(answer, BatchesError):
             errors.append(answer)
             print_error(f"{job_id}: {answer}" if len(ids) > 1 else str(answer))
         else:
-            texts.append(shown(job_id, answer))
-    print(between.join(texts), end="")
+            print(f"{between if count else ''}{shown(job_id, answer)}", end="")
+            count += 1
+
+    async with connected(common) as batches, printer() as out:
+        try:
+            async with plain_group() as group:
+                tasks = [group.create_task(call(batches, job_id)) for job_id in ids]
+                for job_id, task in zip(ids, tasks, strict=True):
+                    await task
+                    show(job_id)
+                    await out.room()
+        finally:
+            for job_id in filter(answers.__contains__, ids):
+                show(job_id)
     return code_of_many(errors, len(ids))
 
 

@@ -11,7 +11,6 @@ from together_batches.cli._text import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from together_batches.events import JobChanged
     from together_batches.models import BatchJob
     from together_batches.runs import RunReport, RunView
 
@@ -81,16 +80,15 @@ def job_ended(job: BatchJob) -> Notification:
     return _made("job.ended", job.id, _facts_of(job), job.id)
 
 
-def job_stuck(job: BatchJob | JobChanged, quiet_seconds: float) -> Notification:
+def job_stuck(job: BatchJob, quiet_seconds: float) -> Notification:
     """Return the notification of a job that has not moved for so many seconds."""
-    facts = _facts_of(job)
-    return _made("job.stuck", facts["job_id"], {**facts, "quiet_seconds": int(quiet_seconds)}, facts["job_id"])
+    return _made("job.stuck", job.id, {**_facts_of(job), "quiet_seconds": int(quiet_seconds)}, job.id)
 
 
-def _facts_of(job: BatchJob | JobChanged) -> dict[str, Any]:
+def _facts_of(job: BatchJob) -> dict[str, Any]:
     # What cannot be read, and what this version does not know, may be anything, such as a prompt, of any size.
     facts = {name: value for name, value in plain(job).items() if getattr(job, name, None) is not None}
-    return _chosen(_JOB_FACTS, {"job_id": facts.get("id"), **facts})
+    return _chosen(_JOB_FACTS, {"job_id": job.id, **facts})
 
 
 def run_ended(run_id: str, found: RunReport | RunView, *, attempts: int, exit_code: int) -> Notification:

@@ -7,25 +7,27 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial, update_wrapper
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL
+from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL, job_stuck
 from together_batches.cli._numbers import duration
 from together_batches.cli._text import PROGRAM, count_of, print_err
 from together_batches.config import Secret
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from datetime import timedelta
     from pathlib import Path
 
     from together_batches.cli._labels import Labels
     from together_batches.cli._notifications import Notification
     from together_batches.client import AsyncBatches
+    from together_batches.models import BatchJob
     from together_batches.runs import RunReport
     from together_batches.runs._records import LedgerSnapshot
 
@@ -38,8 +40,6 @@ _LONGEST_WAIT_SECONDS = 150.0
 """Maximum seconds without a delivery that a command, its work done, waits for the rest: more than one takes."""
 _QUIET_SECONDS = 2.0
 """Seconds after which that is said."""
-_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 10.0
-"""Seconds between two looks for jobs that are stuck."""
 
 
 # --- options
@@ -55,38 +55,37 @@ class NotifyOptions(NamedTuple):
 
 NOWHERE = NotifyOptions(None, None, None)
 """No option was given; a receiver may still be in the environment."""
-_DELIVERIES = (
-    option(
-        "--exec COMMAND",
-        "run by the shell at each end; facts: $TOGETHER_BATCHES_EVENT, ..._JOB_ID, ..._STATUS, and JSON on its input",
-        "command",
-    ),
-    option("--webhook URL", "post this JSON there, signed with TOGETHER_BATCHES_WEBHOOK_SECRET", type=Secret),
-)
-_STUCK = option("--stuck-after D", "notify also of a job that has not moved for so long, as 30m", type=duration)
 
 
-def delivery_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
-    """Add the options of notifications, which the function takes as ``notify``, but not ``--stuck-after``."""
-    return _with(_DELIVERIES, function)
+def notify_options(
+    stuck_after: str = "notify also of a job that has not moved for so long, as 30m",
+) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
+    """Add the options of notifications, which the function takes as ``notify``.
 
+    ``stuck_after`` is the help of ``--stuck-after``.
+    """
+    options = (
+        option(
+            "--exec COMMAND",
+            "run by the shell at each end; facts: $TOGETHER_BATCHES_EVENT, ..._JOB_ID, ..._STATUS, "
+            "and JSON on its input",
+            "command",
+        ),
+        option("--webhook URL", "post this JSON there, signed with TOGETHER_BATCHES_WEBHOOK_SECRET", type=Secret),
+        option("--stuck-after D", stuck_after, type=duration),
+    )
 
-def notify_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
-    """Add the options of notifications, which the function takes as ``notify``."""
-    return _with((*_DELIVERIES, _STUCK), function)
+    def add(function: Callable[..., Exit]) -> Callable[..., Exit]:
+        def with_notify(*args: Any, **given: Any) -> Exit:
+            notify = NotifyOptions(*(given.pop(name) for name in NotifyOptions._fields))
+            return function(*args, notify=notify, **given)
 
+        decorated: Callable[..., Exit] = update_wrapper(with_notify, function)
+        for each in reversed(options):
+            decorated = each(decorated)
+        return decorated
 
-def _with(options: Sequence[Callable[[Any], Any]], function: Callable[..., Exit]) -> Callable[..., Exit]:
-    names = NotifyOptions._fields[: len(options)]
-
-    def with_notify(*args: Any, **given: Any) -> Exit:
-        notify = NOWHERE._replace(**{name: given.pop(name) for name in names})
-        return function(*args, notify=notify, **given)
-
-    decorated: Callable[..., Exit] = update_wrapper(with_notify, function)
-    for add in reversed(options):
-        decorated = add(decorated)
-    return decorated
+    return add
 
 
 # --- delivery
@@ -187,33 +186,22 @@ class Notifier:
             if found is not None:
                 self.send(found)
 
-    @asynccontextmanager
-    async def watching(self, batches: AsyncBatches) -> AsyncGenerator[None]:
-        """Report each job that is stuck, once, of those that the client reads during the block."""
+    def report_stuck(self, batches: AsyncBatches) -> None:
+        """Report each job that is stuck, once, of those that the waits of this client read."""
         if self._stuck_after is None:
-            yield
             return
-        import asyncio
+        from together_batches._jobs.progress_tracker import JobProgressTracker
 
-        from together_batches.cli._stuck import StuckJobs
+        tracker = JobProgressTracker(self._stuck_after.total_seconds())
 
-        seconds = self._stuck_after.total_seconds()
-        jobs = StuckJobs(seconds)
+        def see(job: BatchJob, seen_at: datetime | None) -> None:
+            # By the clock of the service: if that of this machine is ahead, a new job would seem old.
+            quiet = tracker.see(job, monotonic(), seen_at or datetime.now(UTC))
+            if quiet is not None:
+                print_err(f"{job.id}: no progress for {lasted(int(quiet))}")
+                self.send(job_stuck(job, quiet))
 
-        async def look() -> None:
-            while True:
-                await asyncio.sleep(min(max(_SHORTEST_PAUSE_SECONDS, seconds / 10), _LONGEST_PAUSE_SECONDS))
-                for each in jobs.take():
-                    print_err(f"{each.subject}: no progress for {lasted(float(each.data['quiet_seconds']))}")
-                    self.send(each)
-
-        remove = batches.__add_callback__(jobs.see)
-        looking = asyncio.create_task(look())
-        try:
-            yield
-        finally:
-            remove()
-            looking.cancel()
+        batches.__add_reader__(see)
 
     def exit(self, code: Exit) -> Exit:
         """Return the exit code of the command, which succeeds only if its notifications did."""

@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from together_batches._local.os_errors import explained
 from together_batches.cli._exits import CommandError
 from together_batches.cli._labels import NO_LABELS
 from together_batches.cli._streams import Unblocked
 from together_batches.cli._text import as_json, escape, format_time, print_error
+from together_batches.errors import UsageError
 from together_batches.outcomes import CancelResult
 
 if TYPE_CHECKING:
@@ -88,21 +90,27 @@ class Report:
     # --- writing
 
     def begin(self, jobs: Iterable[str | BatchJob]) -> None:
-        """Record every job, on the disk, before anything is sent."""
+        """Record every job, on the disk, before anything is sent; a new file is there only if it has all of them."""
         try:
-            self._file = file = self.path.open("xb" if self._size is None else "ab", buffering=0)
             if self._size is None:
-                header = [_csv_line(FIELDS)] if self._is_csv else []
-                left = memoryview("".join([*header, *map(self._line, map(_selected, jobs))]).encode(*_ENCODING))
-                while left:
-                    left = left[file.write(left) :]
-            else:
-                file.truncate(self._size)
-            os.fsync(file.fileno())
-        except OSError as error:
-            message = f"cannot write {self.path}: {error.strerror or error}; nothing was cancelled"
+                self._create(jobs)
+            with explained("write", self.path):
+                if self._size is not None:
+                    os.truncate(self.path, self._size)
+                self._file = self.path.open("ab", buffering=0)
+        except UsageError as error:
+            message = f"{error}; nothing was cancelled"
             raise CommandError(message) from error
-        self._stream = Unblocked(file, lossy=False)
+        self._stream = Unblocked(self._file, lossy=False)
+
+    def _create(self, jobs: Iterable[str | BatchJob]) -> None:
+        from together_batches._local.atomic_file import AtomicFile
+
+        header = [_csv_line(FIELDS)] if self._is_csv else []
+        content = "".join([*header, *map(self._line, map(_selected, jobs))]).encode(*_ENCODING)
+        with AtomicFile(self.path, replace=False, follow_links=False, fsync=True, private=False) as new:
+            new.write(content)
+            new.commit()
 
     def add(self, outcome: CancelOutcome) -> None:
         """Record an outcome, soon. An error in writing it stops no cancel, and is printed at the end."""

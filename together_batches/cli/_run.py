@@ -103,7 +103,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--dedupe", "send equal requests once; each row gets its answer")
 @option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
 @option("--wait", "with --cancel: until each job has really stopped")
-@notify_options
+@notify_options()
 @service_options
 def run(
     common: Common,
@@ -267,7 +267,8 @@ class _Run:
                 self._table.check(requests, options["schema"])
             # The bar first, so that log lines appear above it.
             with rows_bar(shown=shown) as show, Labeller(self._labels, self.directory) as labeller:
-                async with connected(common) as batches, notifier.watching(batches):
+                async with connected(common) as batches:
+                    notifier.report_stuck(batches)
                     report = await self._run(batches, source, show if shown else None, labeller, options)
                 labeller.add(report.job_ids)
             if self._table is not None and report.output is not None:

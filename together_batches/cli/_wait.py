@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @command("wait", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
 @patience_option(60)
-@notify_options
+@notify_options()
 @service_options
 def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOptions) -> Exit:
     """Wait for jobs, and print each as it finishes. The exit code is 0 if all of them
@@ -66,7 +66,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOp
 async def _notified(
     common: Common, ids: list[str], patience: float, finished: list[BatchJob], notify: NotifyOptions
 ) -> Exit:
-    labels = labels_of(ids)
+    labels = labels_of({*ids, *map(str.lower, ids)})  # the service returns ids in lower case
     async with notifying(common, notify, labels=labels) as notifier:
         code = await _wait(common, ids, patience, finished, notifier, labels)
     return notifier.exit(code)
@@ -84,7 +84,8 @@ async def _wait(
         notifier.send(job_ended(job))  # first, because a closed pipe ends the command
         print_finished(common, job, labels)
 
-    async with connected(common, limited=False) as batches, notifier.watching(batches):
+    async with connected(common, limited=False) as batches:
+        notifier.report_stuck(batches)
         try:
             if len(ids) == 1:
                 note = partial(note_change, common)

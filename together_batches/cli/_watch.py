@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from together_batches._jobs.job_ids import by_ids
 from together_batches._jobs.patience import say_how_long
 from together_batches.cli._command import Common, command, option, patience_option, service_options
 from together_batches.cli._exits import CommandError, Exit
@@ -20,8 +19,8 @@ from together_batches.cli._jobs import Filter, filter_options, status_counts
 from together_batches.cli._labels import labelled, labels_of
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._notifications import job_ended, job_stuck
-from together_batches.cli._notify import NOWHERE, NotifyOptions, delivery_options, notifying
-from together_batches.cli._numbers import above_zero, duration
+from together_batches.cli._notify import NOWHERE, NotifyOptions, notify_options, notifying
+from together_batches.cli._numbers import above_zero
 from together_batches.cli._streams import is_behind, printer
 from together_batches.cli._text import (
     as_json,
@@ -50,10 +49,10 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.events import ClientEvent
 
+_STUCK_AFTER = timedelta(minutes=30)
 _FRAME_SECONDS = 2.0
-_REST = 100
-"""How many times as long as a look took, in CPU time, the pause after it is at least: so looks take at most 1 % of a
-core, for an account of any size."""
+_MIN_PAUSE_PER_CPU_SECOND = 100
+"""The pause after a look is at least this many times its CPU time: at most 1 % of a core, for any account."""
 _MOST_ABSENT = 100
 """Maximum number of jobs that are read one by one, because a list that should have them does not."""
 
@@ -61,10 +60,9 @@ _MOST_ABSENT = 100
 @command("watch", Exit.NOT_FOUND, Exit.SOME_FAILED, Exit.ENDED_BADLY)
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=False)
 @filter_options("jobs of this status, finished ones included if it is one; may be repeated")
-@option("--stuck-after D", "mark a job that has not moved for so long (30m)", type=duration, default="30m")
 @option("--poll-interval SECONDS", "look so often; otherwise as the age of the jobs requires", type=above_zero)
 @patience_option(60)
-@delivery_options
+@notify_options("mark a job that has not moved for so long (30m)")
 @service_options
 def watch(common: Common, ids: tuple[str, ...], **options: Any) -> Exit:
     """Watch jobs until all of them have finished: those whose ids are given, or those
@@ -89,7 +87,6 @@ def watch_jobs(
     common: Common,
     ids: Sequence[str] = (),
     *,
-    stuck_after: timedelta = timedelta(minutes=30),
     poll_interval: float | None = None,
     patience: float = 60,
     notify: NotifyOptions = NOWHERE,
@@ -107,6 +104,7 @@ def watch_jobs(
     if ids and not job_ids:
         print_err("no ids are left; there is nothing to watch")
         return Exit.DONE
+    stuck_after = _STUCK_AFTER if notify.stuck_after is None else notify.stuck_after
     watched = _Watched(job_ids, chosen, JobProgressTracker(stuck_after.total_seconds()), patience)
     again = "the jobs were left alone, and the same command watches them again"
     with last_words(lambda: f"{watched.summary}; {again}"):
@@ -136,7 +134,7 @@ async def _watch(common: Common, watched: _Watched, poll_interval: float | None,
                 notifier.labels = watched.labels
                 for each in watched.take_news():
                     notifier.send(each)
-            pause = poll_interval or max(watched.pause(), _REST * (time.process_time() - cpu))
+            pause = poll_interval or max(watched.pause(), _MIN_PAUSE_PER_CPU_SECOND * (time.process_time() - cpu))
             if watched.total:
                 await show(watched.moment())
             if not watched.pending:
@@ -164,8 +162,6 @@ class _Watched:
         self.refusals: list[BatchesError] = []
         """The errors of jobs that cannot be read, one for each."""
         self._news: list[Notification] = []
-        self._reported: set[str] = set()
-        """The jobs whose notification as stuck was made."""
         self._filter = chosen
         self._tracker = tracker
         self._patience = patience
@@ -181,7 +177,8 @@ class _Watched:
         self._answered_at: datetime | None = None
         self._seen = time.monotonic()
         self._failure: APIError | None = None
-        """The error of the last look, if it got no answer."""
+        """The last error of the last look, if not everything was read."""
+        self._looked_at = 0.0
         self._order: list[BatchJob] = []
         self.labels: Labels = {}
         self._line = ""
@@ -250,6 +247,8 @@ class _Watched:
     def _trouble(self) -> str:
         if self._failure is None or self._answered_at is None:
             return ""
+        if self._seen >= self._looked_at:
+            return f"not every job could be read: {self._failure}"
         return f"no answer since {self._answered_at:%H:%M:%S} UTC: {self._failure}"
 
     def _add(self, given: str | BatchJob) -> None:
@@ -268,9 +267,7 @@ class _Watched:
 
         A look without an answer is an error only if it is the first. Later the jobs stay as they were last seen.
         """
-        from together_batches.cli._watch_table import in_order
-
-        self._failure = None
+        self._failure, self._looked_at = None, time.monotonic()
         try:
             await self._read(batches)
         except APIError as error:
@@ -281,12 +278,13 @@ class _Watched:
             self._answered_at, self._seen = self._now(), time.monotonic()
         elif self._answered_at is None:
             raise self._failure
-        stuck = self._tracker.stuck(self._seen)
-        new = stuck.keys() - self._reported
-        if new and self._failure is None:  # otherwise not every job was read again
-            self._reported |= new
-            jobs = [entry.job for entry in self.pending.values() if entry.job.id in new]
-            self._news += [job_stuck(job, stuck[job.id]) for job in jobs]
+        self._summarise()
+
+    def _summarise(self) -> None:
+        """Prepare what is shown of this look."""
+        from together_batches.cli._watch_table import in_order
+
+        stuck = self._tracker.stuck()
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
         self.labels = labels_of(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
@@ -309,10 +307,9 @@ class _Watched:
             self._join(listed, self._filter)
         self._absent = {}
         await self._reader.read(self._readable(listed), self._settle, listed)
-        if self._absent:  # a job exists if either its id or the list shows it
-            found = by_ids(await account() if listed is None else listed, self._absent)
-            for name, error in self._absent.items():
-                self._settle(name, found[name]) if name in found else self._miss(name, error)
+        found = await self._reader.find(self._absent, listed) if self._absent else {}
+        for name, error in self._absent.items():
+            self._settle(name, found[name]) if name in found else self._miss(name, error)
 
     def _join(self, listed: JobList, chosen: Filter) -> None:
         """Add the jobs of the list that match."""
@@ -348,8 +345,9 @@ class _Watched:
             self._due.pop(name, None)
             self._answered_at, self._seen = at, now
             job = entry.job
-            age = (at - job.created_at).total_seconds() if job.created_at else None
-            self._tracker.see(job.id, job.status, job.progress, now, age=age)
+            quiet = self._tracker.see(job, now, at)
+            if quiet is not None:
+                self._news.append(job_stuck(job, quiet))
             if job.is_terminal:
                 del self.pending[name]
                 self.finished.append(job)

@@ -44,8 +44,7 @@ class Line(NamedTuple):
 class Moment(NamedTuple):
     """What is known of the jobs, in the order of :func:`in_order`.
 
-    ``now`` is by the clock of the tracker, ``at`` by that of the service. ``seen`` is when the jobs were last read: a
-    job is not stuck because the service gives no answer.
+    ``now`` is by the clock of the tracker, ``at`` by that of the service. ``seen`` is when jobs were last read.
     """
 
     jobs: Sequence[BatchJob]
@@ -62,7 +61,7 @@ class Moment(NamedTuple):
 
     def is_stuck(self, job: BatchJob) -> bool:
         """Return whether a job has not moved for too long."""
-        return self.tracker.is_stuck(job.id, self.seen)
+        return self.tracker.is_stuck(job.id)
 
     def lines(self, jobs: Iterable[BatchJob]) -> Iterator[str]:
         """Yield a line for a pipe for each job."""
@@ -73,7 +72,7 @@ class Moment(NamedTuple):
         """Return what the table shows of a job beside its own fields, as plain data."""
         tracker, now = self.tracker, self.now
         rate, left = tracker.rate(job.id), tracker.seconds_left(job.id, now)
-        quiet = tracker.quiet_seconds(job.id, self.seen)
+        quiet = tracker.quiet_seconds(job.id)
         facts = {"percent_per_hour": rate and 3_600 * rate, "seconds_left": left, "seconds_without_movement": quiet}
         known = {name: round(value, 3) for name, value in facts.items() if value is not None}
         return {**known, "is_stuck": self.is_stuck(job)}
@@ -110,8 +109,7 @@ def watch_fields(moment: Moment) -> tuple[Field[BatchJob], ...]:
         return None if seconds is None else lasted(ceil(seconds))
 
     def stuck(job: BatchJob) -> str | None:
-        quiet = tracker.quiet_seconds(job.id, moment.seen)
-        return None if quiet is None or quiet < tracker.stuck_after else lasted(int(quiet))
+        return lasted(int(tracker.quiet_seconds(job.id) or 0)) if tracker.is_stuck(job.id) else None
 
     def rate(job: BatchJob) -> str | None:
         found = tracker.rate(job.id)
@@ -148,11 +146,26 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
     jobs have room for further lines. No line is wider than ``width``: an id that is goes on in the next one.
     """
     jobs = moment.jobs
+    footer = _footer(moment, width, dots)
+    header, items = _fitting(moment, width, height - len(footer), dots)
+    lines = [Line(text, _HEADER) for text in header]
+    lines += [Line(text, _style(moment, job)) for item, job in zip(items, jobs, strict=False) for text in item]
+    others = moment.counts - status_counts(jobs[: len(items)])
+    lines += map(Line, [*(_wrapped(_rest(others), width) if others else ()), *footer])
+    return lines if len(lines) <= height else [Line(text) for text in footer[: max(height, 1)]]
+
+
+def _footer(moment: Moment, width: int, dots: str) -> list[str]:
+    """Return the lines of the summary, and of the reason for which it is an old one."""
     summary = f"{moment.summary}; as of {moment.at - timedelta(seconds=moment.now - moment.seen):%H:%M:%S} UTC"
     beside = width - len("^C")  # which Ctrl-C shows behind the last line; if that had no room, the table would move
     trouble = shortened(moment.trouble, _TROUBLE_LINES * beside, dots=dots)
-    footer = [*_wrapped(summary, beside), *_wrapped(trouble, beside)]
-    room = height - len(footer)
+    return [*_wrapped(summary, beside), *_wrapped(trouble, beside)]
+
+
+def _fitting(moment: Moment, width: int, room: int, dots: str) -> tuple[list[str], list[list[str]]]:
+    """Return the lines of the header, and those of each job that has room above the line about the others."""
+    jobs = moment.jobs
     header, items = _items(moment, jobs[: max(room, 1)], width, dots, all_columns=False)
     if 2 * len(jobs) < room:
         in_full = _items(moment, jobs, width, dots, all_columns=True)
@@ -160,18 +173,12 @@ def frame(moment: Moment, *, width: int, height: int, dots: str = "…") -> list
             header, items = in_full
     if len(jobs) > len(items) or len(header) + sum(map(len, items)) > room:
         room -= len(_wrapped(_rest(moment.counts), width))  # as long as the line about the others can be
-    count = 1
+    count = 1  # at least; if even that has no room, the summary alone is shown
     used = len(header) + len(items[0]) if items else 0
     while count < len(items) and used + len(items[count]) <= room:
         used += len(items[count])
         count += 1
-    lines = [Line(text, _HEADER) for text in header]
-    lines += [
-        Line(text, _style(moment, job)) for item, job in zip(items[:count], jobs, strict=False) for text in item
-    ]
-    rest = _wrapped(_rest(moment.counts - status_counts(jobs[:count])), width) if count < len(jobs) else []
-    lines += map(Line, [*rest, *footer])
-    return lines if len(lines) <= height else [Line(text) for text in footer[: max(height, 1)]]
+    return header, items[:count]
 
 
 def _items(
