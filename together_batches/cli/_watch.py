@@ -17,7 +17,7 @@ from together_batches.cli._command import Common, command, option, patience_opti
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options, status_counts
-from together_batches.cli._labels import labelled, labels_of
+from together_batches.cli._labels import labelled, labels_in_thread
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._notifications import job_ended, job_stuck
 from together_batches.cli._notify import NOWHERE, NotifyOptions, delivery_options, notifying
@@ -288,12 +288,14 @@ class _Watched:
             jobs = [entry.job for entry in self.pending.values() if entry.job.id in new]
             self._news += [job_stuck(job, stuck[job.id]) for job in jobs]
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
-        self.labels = labels_of(job.id for job in self._order)
+        self.labels = await labels_in_thread(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
         self._line = "; ".join(filter(None, (self.summary, *facts)))
         self._counts = status_counts(self._order)
 
     async def _read(self, batches: AsyncBatches) -> None:
+        from anyio import to_thread
+
         from together_batches._jobs.status_reader import StatusReader
 
         async def account() -> JobList:
@@ -306,7 +308,7 @@ class _Watched:
         listed = None
         if self._filter is not None:
             listed = await account()
-            self._join(listed, self._filter)
+            await to_thread.run_sync(self._join, listed, self._filter)  # which may read the labels
         self._absent = {}
         await self._reader.read(self._readable(listed), self._settle, listed)
         if self._absent:  # a job exists if either its id or the list shows it
