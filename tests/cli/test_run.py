@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from together_batches import jsonl
+from together_batches import jsonl, runs
 from together_batches.cli import _command, _text
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
+from together_batches.errors import RunLedgerError
 from together_batches.runs._lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cli.conftest import Ran
+    from together_batches.runs import RunView
 
     Run = Callable[..., Ran]
 
@@ -40,6 +42,12 @@ def written(path: Path, names: list[str]) -> str:
 
 def rows_of(path: Path) -> list[str]:
     return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+
+
+def unreadable(*_: object) -> RunView:
+    """Fail as the reading of a run does."""
+    message = "too many open files"
+    raise RunLedgerError(message, directory="answers.jsonl.run")
 
 
 @pytest.fixture
@@ -147,7 +155,7 @@ def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str
     ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", "--stop-after-rows", "2", *OFTEN)
     assert ran.code == 5
     assert "2 answered, 3 not sent; 1 job" in ran.err
-    assert ran.err.endswith("run the same command again to go on; the run is kept in answers.jsonl.run\n")
+    assert ran.err.endswith("run the same command again to resume; the run is kept in answers.jsonl.run\n")
     assert not (here / "answers.jsonl").exists()
     assert run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN).code == 0
     assert len(swift.jobs) == 3
@@ -182,6 +190,7 @@ def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], he
         (["--cancel", "answers.jsonl.run", "--max-jobs", "2"], "--cancel takes the directory of a run"),
         (["--cancel", "answers.jsonl.run"], "there is no directory answers.jsonl.run"),
         (["--cancel", "."], "there is no run in ."),
+        (["--cancel", "x" * 300], "file name too long"),
         (
             ["requests.jsonl", "-o", "there.jsonl"],
             "there.jsonl exists already, and is left alone; --overwrite replaces",
@@ -261,8 +270,8 @@ def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
     ran = left()
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.splitlines()[-2:] == [
-        "interrupted: 0 of 5 rows are done; run the same command again to go on",
-        "3 jobs go on at the service; to cancel: together-batches run --cancel answers.jsonl.run",
+        "interrupted: 0 of 5 rows are done; run the same command again to resume",
+        "3 jobs still run at the service; to cancel: together-batches run --cancel answers.jsonl.run",
     ]
     assert emulator.count("cancel") == 0
 
@@ -281,7 +290,7 @@ def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> No
     """When --timeout expires, the jobs are left alone, and the error states how to resume."""
     ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
     assert (ran.code, ran.out) == (6, "")
-    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
+    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to resume" in ran.err
     assert emulator.count("cancel") == 0
 
 
@@ -326,6 +335,33 @@ def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal
     assert "Reading the input" in ran.err
     assert "is created" not in ran.err
     assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+def test_a_ledger_that_cannot_be_read_meanwhile(
+    run: Run,
+    swift: Emulator,
+    here: Path,
+    requests: str,
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the bar shows is read nowhere, so a run that finishes is a success, whatever happens to its reader."""
+    monkeypatch.setattr(runs, "read", unreadable)
+    on_terminal("stderr")
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, rows_of(here / "answers.jsonl")) == (0, NAMES)
+    assert "5 of 5 rows" in ran.err
+    assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+def test_interrupted_when_its_ledger_cannot_be_read(
+    left: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said that nothing was sent, because jobs may run."""
+    monkeypatch.setattr(runs, "read", unreadable)
+    ran = left()
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == "interrupted: too many open files; run the same command again to resume"
 
 
 # --- tables
@@ -475,7 +511,7 @@ def test_interrupted_at_the_prompt(
     monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
     ran = run("run", requests, *SAMPLE, "--quiet")
     assert (ran.code, swift.count("create")) == (130, 1)
-    assert ran.err.endswith("interrupted: 2 of 5 rows are done; run the same command again to go on\n")
+    assert ran.err.endswith("interrupted: 2 of 5 rows are done; run the same command again to resume\n")
 
 
 def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> None:

@@ -94,7 +94,7 @@ _IN_PIPE = (
 def list_runs(directory: str, json: bool, **options: Any) -> Exit:
     """List the runs in a directory and in those below it: first those that are running
     (a process is at work), then those that are interrupted (none is: run them again
-    to go on), and those that are finished. Hidden directories are not searched.
+    to resume), and those that are finished. Hidden directories are not searched.
 
     examples:
       together-batches runs list
@@ -118,7 +118,7 @@ def list_runs(directory: str, json: bool, **options: Any) -> Exit:
             is_complete = False
     found.sort(key=lambda run: (_FIRST.index(run.state), -_last_at(run).timestamp(), run.directory))
     if not found and not json:
-        print_err(f"no run in {root} can be read" if not is_complete else f"there is no run in {root}")
+        print_err(f"no run was found in {root}")
     table = ListTable(
         run_fields(datetime.now(UTC)), on_screen=_ON_SCREEN, in_pipe=_IN_PIPE, view=view, plain=_as_data
     )

@@ -16,8 +16,8 @@ from together_batches.cli._command import Common, command, option, patience_opti
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options, status_counts
-from together_batches.cli._labels import labelled, labels_of
-from together_batches.cli._loop import connected, in_loop, last_words
+from together_batches.cli._labels import labelled, labels_in_thread
+from together_batches.cli._loop import connected, in_loop, report_early_end
 from together_batches.cli._notifications import job_ended, job_stuck
 from together_batches.cli._notify import NOWHERE, NotifyOptions, notify_options, notifying
 from together_batches.cli._numbers import above_zero
@@ -107,7 +107,7 @@ def watch_jobs(
     stuck_after = _STUCK_AFTER if notify.stuck_after is None else notify.stuck_after
     watched = _Watched(job_ids, chosen, JobProgressTracker(stuck_after.total_seconds()), patience)
     again = "the jobs were left alone, and the same command watches them again"
-    with last_words(lambda: f"{watched.summary}; {again}"):
+    with report_early_end(lambda: f"{watched.summary}; {again}"):
         return _notified(common, watched, poll_interval, notify)
 
 
@@ -278,20 +278,22 @@ class _Watched:
             self._answered_at, self._seen = self._now(), time.monotonic()
         elif self._answered_at is None:
             raise self._failure
-        self._summarise()
+        await self._summarise()
 
-    def _summarise(self) -> None:
+    async def _summarise(self) -> None:
         """Prepare what is shown of this look."""
         from together_batches.cli._watch_table import in_order
 
         stuck = self._tracker.stuck()
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
-        self.labels = labels_of(job.id for job in self._order)
+        self.labels = await labels_in_thread(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
         self._line = "; ".join(filter(None, (self.summary, *facts)))
         self._counts = status_counts(self._order)
 
     async def _read(self, batches: AsyncBatches) -> None:
+        from anyio import to_thread
+
         from together_batches._jobs.status_reader import StatusReader
 
         async def account() -> JobList:
@@ -304,7 +306,7 @@ class _Watched:
         listed = None
         if self._filter is not None:
             listed = await account()
-            self._join(listed, self._filter)
+            await to_thread.run_sync(self._join, listed, self._filter)  # which may read the labels
         self._absent = {}
         await self._reader.read(self._readable(listed), self._settle, listed)
         found = await self._reader.find(self._absent, listed) if self._absent else {}
