@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -16,10 +15,12 @@ N = TypeVar("N", int, float)
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST = timedelta(days=36_500)
+_MOST = 10**18
+"""The largest number, which C and SQLite can hold."""
 
 
 def _number(kind: type[N], accepted: Callable[[N], bool], wanted: str) -> Callable[[str | N], N]:
-    """Return a parser of accepted finite numbers; ``wanted`` describes them in its error."""
+    """Return a parser of accepted numbers; ``wanted`` describes them in its error."""
 
     def parse(text: str | N) -> N:
         try:
@@ -27,7 +28,10 @@ def _number(kind: type[N], accepted: Callable[[N], bool], wanted: str) -> Callab
         except ValueError:
             pass
         else:
-            if math.isfinite(number) and accepted(number):
+            if abs(number) > _MOST:
+                message = f"{text!r} is out of range"
+                raise click.BadParameter(message)
+            if accepted(number):  # no parser accepts NaN
                 return number
         message = f"{text!r} is not {wanted}"
         raise click.BadParameter(message)
