@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from together_batches import __version__, cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-    import pytest
 
     from cli.conftest import Ran
+    from together_batches.emulator import Emulator
 
     Run = Callable[..., Ran]
 
@@ -53,6 +54,19 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyte
         monkeypatch.setattr(sys, "stdout", Full())
         assert cli.main(["cancel", "--dry-run", "a"]) == 1
     assert capsys.readouterr().err.endswith("the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_full_device(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is one error, also of a command that prints line by line."""
+    job_id = emulator.add_job(status="COMPLETED")
+    with open("/dev/full", "w") as full:  # noqa: PTH123  # not a path to a file
+        monkeypatch.setattr(sys, "stdout", full)
+        assert cli.main(["watch", job_id]) == 1
+        monkeypatch.undo()
+    assert capsys.readouterr().err.splitlines() == [
+        "together-batches: error: the output cannot be written: No space left on device"
+    ]
 
 
 def test_everything_closed(monkeypatch: pytest.MonkeyPatch) -> None:

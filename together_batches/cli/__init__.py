@@ -15,7 +15,7 @@ import click
 from together_batches._version import __version__
 from together_batches.cli._command import Group, explain
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._streams import unblocked_streams
+from together_batches.cli._streams import is_of_output, unblocked_streams
 from together_batches.cli._text import PROGRAM, is_open, print_err, print_error
 from together_batches.errors import BatchesError
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(argv: list[str]) -> int:
-    """Run the command. Print every error as a sentence; raise only the one of a closed pipe."""
+    """Run the command. Print every error as a sentence; raise only those of standard output."""
     try:
         return _invoke(argv)
     except click.exceptions.Exit as end:  # after --help and --version
@@ -152,6 +152,8 @@ def _guarded(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # after BatchesError, because APITimeoutError is both
+        if is_of_output(error):
+            raise
         print_error(error.strerror or str(error))
         return Exit.FAILED
 

@@ -98,6 +98,10 @@ class Unblocked(io.RawIOBase):
         if self._trouble is not None and not self._lossy:
             raise self._trouble
 
+    def has_raised(self, error: OSError) -> bool:
+        """Return whether this is the error of an earlier write."""
+        return error is self._trouble
+
     def drain(self, seconds: float | None) -> bool:
         """Wait until everything is written or writing has failed; return False after ``seconds``."""
         with self._changed:
@@ -191,6 +195,12 @@ def is_behind(stream: TextIO) -> bool:
     """Return whether a stream of :func:`unblocked_streams` has bytes that its reader has not taken yet."""
     raw = getattr(stream, "buffer", None)
     return isinstance(raw, Unblocked) and raw.waiting > 0
+
+
+def is_of_output(error: OSError) -> bool:
+    """Return whether an error is that of a write to standard output, which is raised again at the end."""
+    raw = getattr(sys.stdout, "buffer", None)
+    return isinstance(raw, Unblocked) and raw.has_raised(error)
 
 
 class Printer:
