@@ -532,7 +532,7 @@ def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None
             (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
             assert vars(warning)["base_url"] == sender.config.base_url
             assert warning.getMessage().startswith(f"no answer yet from {sender.config.base_url} (")
-            assert warning.getMessage().endswith("tried again for up to 60 s")
+            assert warning.getMessage().endswith("each call is tried up to 5 times, for up to 60 s")
 
     play()
 

@@ -267,9 +267,10 @@ class Transport:
             if not silence.is_reported:
                 silence.is_reported = True
                 _log.warning(
-                    "no answer yet from %s (%s); tried again for up to %g s",
+                    "no answer yet from %s (%s); each call is tried up to %d times, for up to %g s",
                     self.config.base_url,
                     failure,
+                    self.config.retry.max_attempts,
                     limit,
                     extra={"base_url": self.config.base_url, "first_contact": limit},
                 )
