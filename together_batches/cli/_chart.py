@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
@@ -12,7 +12,7 @@ from together_batches.cli._text import count_of, escape
 from together_batches.runs._picture.timeline import PHASES, absence_words, buckets, facts, ticks, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from together_batches.runs import RunView
@@ -81,6 +81,29 @@ def _signs(drawn: Timeline) -> Iterator[tuple[str, str]]:
         yield "process", "a process at work"
 
 
+class _Layout(NamedTuple):
+    """The parts of the line of a shard: its number, its time, and beside that its outcome, unless it is narrow."""
+
+    names: int
+    """Width of the numbers."""
+    room: int
+    """Width of the time."""
+    is_narrow: bool
+
+    @classmethod
+    def of(cls, names: Iterable[str], lanes: Iterable[Lane], width: int) -> _Layout:
+        """Return what fits into ``width``."""
+        widest = max(map(len, names))
+        room = width - widest - len(_GAP)
+        beside = room - len(_GAP) - max([len(_OUTCOME), *(len(lane.outcome) for lane in lanes)])
+        is_narrow = beside < _NARROWEST
+        return cls(widest, max(room if is_narrow else beside, 1), is_narrow)
+
+    def head(self, name: str) -> str:
+        """Return the beginning of the line of this name."""
+        return f"{name:>{self.names}}{_GAP}"
+
+
 class _Pen:
     """A renderer that uses only characters that the terminal can write."""
 
@@ -122,31 +145,26 @@ class _Pen:
         On a narrow terminal the outcome of a shard is below its line.
         """
         shown = _chosen(drawn.lanes, most)
-        results = {lane.shard.number: lane.outcome for lane in shown}
         title, process = "shard", "process" if drawn.absences else ""
-        names = max(len(title), len(process), *(len(str(number)) for number in results))
-        room = width - names - len(_GAP)
-        beside = room - len(_GAP) - max([len(_OUTCOME), *map(len, results.values())])
-        is_narrow = beside < _NARROWEST
-        room = max(room if is_narrow else beside, 1)
-        last = "" if is_narrow else f"{_GAP}{_OUTCOME}"
-        yield Text(f"{title:>{names}}{_GAP}{_axis(drawn, room)}{last}"[:width], style="dim")
+        layout = _Layout.of([title, process, *(str(lane.shard.number) for lane in shown)], shown, width)
+        last = "" if layout.is_narrow else f"{_GAP}{_OUTCOME}"
+        yield Text(f"{layout.head(title)}{_axis(drawn, layout.room)}{last}"[:width], style="dim")
         if process:
-            yield Text.assemble(f"{process:>{names}}{_GAP}", *self._processes(drawn, room))
+            yield Text.assemble(layout.head(process), *self._processes(drawn, layout.room))
         before = 0
         for lane in shown:
             number = lane.shard.number
             if left_out := number - before - 1:
-                yield self._left_out(names, left_out)
+                yield self._left_out(layout, left_out)
             before = number
-            line = Text.assemble(f"{number:>{names}}{_GAP}", *self._cells(drawn, lane, room))
-            if not is_narrow:
-                yield line.append(f"{_GAP}{results[number]}")
-            else:
+            line = Text.assemble(layout.head(str(number)), *self._cells(drawn, lane, layout.room))
+            if layout.is_narrow:
                 yield line
-                yield from _wrapped(f"{_GAP}{results[number]}", width)
+                yield from _wrapped(f"{_GAP}{lane.outcome}", width)
+            else:
+                yield line.append(f"{_GAP}{lane.outcome}")
         if left_out := len(drawn.lanes) - before:
-            yield self._left_out(names, left_out)
+            yield self._left_out(layout, left_out)
 
     def _processes(self, drawn: Timeline, room: int) -> Iterator[tuple[str, str]]:
         """Yield a sign for each piece of the time at which a process was at work, and a blank for each other one."""
@@ -155,8 +173,8 @@ class _Pen:
             is_away = any(begin <= middle < end for begin, end in drawn.absences)
             yield (" ", "") if is_away else self._sign("process")
 
-    def _left_out(self, names: int, many: int) -> Text:
-        return Text(f"{self._dots:>{names}}{_GAP}{count_of(many, 'more shard')}", style="dim")
+    def _left_out(self, layout: _Layout, many: int) -> Text:
+        return Text(f"{layout.head(self._dots)}{count_of(many, 'more shard')}", style="dim")
 
     def _cells(self, drawn: Timeline, lane: Lane, room: int) -> Iterator[tuple[str, str]]:
         """Yield a sign for each piece of the time: the phase that took most of it, or an event within it."""

@@ -96,22 +96,31 @@ class _HelpFormatter(click.HelpFormatter):
         super().write_heading("\n".join(folded(heading, self.width)))
 
     def write_prose(self, text: str) -> None:
-        """Write text whose lines are broken, and examples aligned; only if it does not fit, it is wrapped.
+        """Write text whose lines are broken, and examples aligned; on a narrow terminal it is wrapped."""
+        lines = text.splitlines()
+        for line in _paragraphs(lines) if self.is_narrow else lines:
+            self.write("".join(f"{piece}\n" for piece in self._wrapped(line)))
 
-        Then lines without an indent become paragraphs; each other line is wrapped by itself, its columns one by one.
-        """
-        lines: list[str] = []
-        for line in text.splitlines():
-            last = lines[-1] if lines and self.is_narrow else ""
-            if line and last and not (line.startswith(" ") or last.startswith(" ") or last.endswith(":")):
-                lines[-1] += f" {line}"
-            else:
-                lines.append(line)
-        for line in lines:
-            fits = not self.is_narrow or len(line) <= self.width
-            for part in [line] if fits else re.sub(r"(?<=\S) {2,}", "\n    ", line).split("\n"):
-                pieces = [part] if fits else folded(part, self.width, indent="  " * line.startswith(" "))
-                self.write("".join(f"{piece}\n" for piece in pieces))
+    def _wrapped(self, line: str) -> Iterator[str]:
+        """Yield a line in pieces that fit on a narrow terminal: its columns one by one."""
+        if not self.is_narrow or len(line) <= self.width:
+            yield line
+            return
+        indent = "  " if line.startswith(" ") else ""
+        for part in re.sub(r"(?<=\S) {2,}", "\n    ", line).split("\n"):
+            yield from folded(part, self.width, indent=indent)
+
+
+def _paragraphs(lines: Iterable[str]) -> list[str]:
+    """Join the lines of each paragraph; one with an indent, or after a colon, is a paragraph by itself."""
+    joined: list[str] = []
+    for line in lines:
+        last = joined[-1] if joined else ""
+        if line and last and not (line.startswith(" ") or last.startswith(" ") or last.endswith(":")):
+            joined[-1] += f" {line}"
+        else:
+            joined.append(line)
+    return joined
 
 
 class _Context(click.Context):

@@ -66,25 +66,33 @@ _Line = tuple[str, dict[int, int]]
 def _layout(
     columns: Sequence[Column], natural: Sequence[int], width: int, *, narrow: int, all_columns: bool
 ) -> list[_Line]:
-    """Return the lines of an item."""
+    """Return the lines of an item: one if it fits, otherwise its id alone, and the other columns below."""
     every = dict(enumerate(natural))
     if width >= narrow and (one := _fitted(columns, every, width, may_drop=not all_columns)):
         return [("", one)]
-    first = {0: every.pop(0)}
-    room = width - len(_GAP)
-    if not all_columns:
-        while every:
-            if below := _fitted(columns, every, room):
-                return [("", first), (_GAP, below)]
-            every.popitem()  # even what is never left out of one line
-        return [("", first)]
+    rest = {place: size for place, size in every.items() if place}
+    below = _several_lines if all_columns else _one_line
+    return [("", {0: every[0]}), *((_GAP, line) for line in below(columns, rest, width - len(_GAP)))]
+
+
+def _one_line(columns: Sequence[Column], natural: dict[int, int], width: int) -> list[dict[int, int]]:
+    """Return the first columns that fit on one line, even without those that are never left out of it otherwise."""
+    while natural:
+        if line := _fitted(columns, natural, width):
+            return [line]
+        natural.popitem()
+    return []
+
+
+def _several_lines(columns: Sequence[Column], natural: dict[int, int], width: int) -> list[dict[int, int]]:
+    """Return all columns, on as many lines as they need."""
     lines: list[dict[int, int]] = []
-    for place, size in every.items():
-        if lines and _fitted(columns, lines[-1] | {place: size}, room, may_drop=False):
+    for place, size in natural.items():
+        if lines and _fitted(columns, lines[-1] | {place: size}, width, may_drop=False):
             lines[-1][place] = size
         else:
             lines.append({place: size})
-    return [("", first), *((_GAP, _fitted(columns, line, room, may_drop=False) or line) for line in lines)]
+    return [_fitted(columns, line, width, may_drop=False) or line for line in lines]
 
 
 def _fitted(
