@@ -36,6 +36,7 @@ from together_batches.rows import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
+    from pathlib import Path
 
     from together_batches.models import BatchJob
 
@@ -89,35 +90,18 @@ def results(
 
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
-        from together_batches._protocol.result_rows import with_texts
-        from together_batches._protocol.to_dict import line_of
-
-        def line(row: BatchResult[object]) -> bytes:
-            text = line_of(row) + b"\n"
-            return with_texts(text) if with_text else text
-
         tally = _Tally(has_schema=document is not None)
         async with connected(common) as batches:
             job = await batches.retrieve(job_id)
             read = partial(batches.results, job, requests=source, order=order, patience=patience)
             async with read() if document is None else read(schema=document) as rows:
-                if target is None:
-                    async with printer() as out:
-                        async for row in rows:
-                            tally.count(row)
-                            out.line(in_ascii(line(row)[:-1]))
-                            await out.room()
-                elif is_parquet(target):
+                counted = tally.counted(rows)
+                if target is not None and is_parquet(target):
                     from together_batches import tables
 
-                    counted = tally.counted(rows)
                     await tables.write_parquet(counted, target, schema=document, overwrite=overwrite)
                 else:
-                    async with open_atomic(target, overwrite=overwrite) as file:
-                        async for row in rows:
-                            tally.count(row)
-                            await file.write(line(row))
-                        await file.commit()
+                    await _write_lines(counted, target, with_text=with_text, overwrite=overwrite)
         return job, tally
 
     job, tally = write()
@@ -133,6 +117,29 @@ def results(
     return Exit.SOME_FAILED if any(tally.rows[kind] for kind in bad) else Exit.DONE
 
 
+async def _write_lines(
+    rows: AsyncIterable[BatchResult[object]], target: Path | None, *, with_text: bool, overwrite: bool
+) -> None:
+    """Write rows as lines to a file, or without one to standard output."""
+    from together_batches._protocol.result_rows import with_texts
+    from together_batches._protocol.to_dict import line_of
+
+    def line(row: BatchResult[object]) -> bytes:
+        text = line_of(row) + b"\n"
+        return with_texts(text) if with_text else text
+
+    if target is None:
+        async with printer() as out:
+            async for row in rows:
+                out.line(in_ascii(line(row)[:-1]))
+                await out.room()
+        return
+    async with open_atomic(target, overwrite=overwrite) as file:
+        async for row in rows:
+            await file.write(line(row))
+        await file.commit()
+
+
 class _Tally:
     """Number of rows of each kind, and their token usage."""
 
@@ -141,16 +148,13 @@ class _Tally:
         self.rows = Counter[type]()
         self.usage = Usage()
 
-    def count(self, row: BatchResult[object]) -> None:
-        self.rows[type(row)] += 1
-        answer = row.answer if isinstance(row, BatchInvalid) else row
-        if isinstance(answer, BatchSuccess) and (usage := answer.usage) is not None:
-            self.usage += usage
-
     async def counted(self, rows: AsyncIterable[BatchResult[object]]) -> AsyncIterator[BatchResult[object]]:
         """Yield rows, and count them."""
         async for row in rows:
-            self.count(row)
+            self.rows[type(row)] += 1
+            answer = row.answer if isinstance(row, BatchInvalid) else row
+            if isinstance(answer, BatchSuccess) and (usage := answer.usage) is not None:
+                self.usage += usage
             yield row
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from together_batches._text import count_of, escape, format_count
+from together_batches._text import count_of as count_of
+from together_batches._text import escape as escape
+from together_batches._text import format_count as format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,28 +18,6 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from rich.console import Console
-
-__all__ = [
-    "PROGRAM",
-    "as_json",
-    "block",
-    "can_redraw",
-    "columns",
-    "count_of",
-    "escape",
-    "folded",
-    "format_count",
-    "format_time",
-    "in_ascii",
-    "is_open",
-    "is_terminal",
-    "plain",
-    "print_err",
-    "print_error",
-    "print_lines",
-    "rich_console",
-    "terminal",
-]
 
 PROGRAM = "together-batches"
 
