@@ -76,10 +76,10 @@ def test_the_time_left_is_estimated_from_the_speed_so_far(clock: Clock) -> None:
 
 def test_what_was_done_before_does_not_count_as_speed(clock: Clock) -> None:
     """A run that resumes at 900 of 1 000 rows and answers ten in ten seconds has ninety seconds left."""
-    meter = Meter("Working", clock=clock.time)
-    meter.show(900, 1_000, elapsed=86_400)
+    meter = Meter("Working", elapsed=86_400, clock=clock.time)
+    meter.show(900, 1_000)
     clock.advance(10)
-    meter.show(910, 1_000, elapsed=86_410)
+    meter.show(910, 1_000)
     assert (meter.left, meter.elapsed) == ("about 1m30s left", "1 day, 0:00:10")
 
 
@@ -188,6 +188,35 @@ async def test_a_bar_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Working" in terminal.getvalue()
     assert "3 of 4" in terminal.getvalue()
     assert sys.stderr is terminal
+
+
+def test_a_bar_that_is_not_shown_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal_bar(Meter("Working"), shown=False) as show:
+        show(5, 10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_last_numbers_of_a_burst_are_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are shown although no update follows them, also of a second bar, and standard output stays data."""
+    monkeypatch.setenv("COLUMNS", "100")
+    for last in (209, 340):
+        with terminal_bar(Meter("Working"), shown=True) as show:
+            for done in range(last + 1):
+                show(done, 650, "3 failed")
+            print("data")
+        out, err = capsys.readouterr()
+        assert out == "data\n"
+        assert f"{last} of 650, 3 failed" in err
+
+
+def test_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal the bar is dropped and the numbers stay."""
+    monkeypatch.setenv("COLUMNS", "40")
+    with terminal_bar(Meter("Working"), shown=True) as show:
+        show(10, 10)
+    assert "10 of 10" in capsys.readouterr().err
 
 
 def test_concurrent_bars_are_drawn_together(

@@ -47,7 +47,7 @@ async def test_a_cancel(batches: AsyncBatches, swift: Emulator, notebook: Notebo
     await batches.cancel_many(
         [job_id, job_id, "absent"], progress=True, on_outcome=lambda outcome: seen.append(outcome.job_id)
     )
-    assert _last(notebook) == "Cancelling: 2 of 2, 1 failed"
+    assert _last(notebook) == "Cancelling: 2 of 2, 1 not found"
     assert sorted(seen) == sorted([job_id, "absent"])
 
 
@@ -129,7 +129,7 @@ async def test_an_error_ends_the_bar(batches: AsyncBatches, notebook: Notebook) 
 
     with pytest.raises(RuntimeError):
         await batches.cancel_many(["absent"], progress=True, on_outcome=callback)
-    assert _last(notebook) == "Cancelling: 1 of 1, 1 failed"
+    assert _last(notebook) == "Cancelling: 1 of 1, 1 not found"
 
 
 async def test_no_bar_unless_it_is_wanted(batches: AsyncBatches, notebook: Notebook) -> None:

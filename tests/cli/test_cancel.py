@@ -14,7 +14,8 @@ import pytest
 
 from together_batches.cli import _cancel
 from together_batches.cli._cancel import cancel_confirmed
-from together_batches.cli._cancel_output import outcome_line, print_table
+from together_batches.cli._cancel_output import outcome_item, print_table
+from together_batches.cli._command import Common
 from together_batches.cli._exits import CommandError, Exit, Interrupted
 from together_batches.cli._text import as_json, format_count
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli.conftest import Ran
+    from together_batches.cli._labels import Labels
 
     Run = Callable[..., Ran]
     Feed = Callable[..., None]
@@ -500,11 +502,11 @@ def test_report_of_a_cancel_that_is_interrupted(
     path = tmp_path / "stopped.csv"
     ids = seed(emulator, 3)
 
-    def line(outcome: CancelOutcome) -> str:
+    def line(_: Common, outcome: CancelOutcome, *__: object) -> str:
         signal.raise_signal(signal.SIGINT)
         return outcome.job_id
 
-    monkeypatch.setattr(_cancel, "outcome_line", line)
+    monkeypatch.setattr(_cancel, "outcome_item", line)
     ran = run("cancel", *ids, "--max-concurrency", "1", "--report", str(path))
     assert ran.code == 130
     assert f"cancel --resume {path} goes on" in ran.err
@@ -577,12 +579,12 @@ def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     """Ctrl-C during a cancel reports the progress."""
     ids = seed(emulator, 3)
 
-    def line(outcome: CancelOutcome) -> str:
+    def line(_: Common, outcome: CancelOutcome, *__: object) -> str:
         if outcome.job_id == ids[1]:
             signal.raise_signal(signal.SIGINT)
         return "reported"
 
-    monkeypatch.setattr(_cancel, "outcome_line", line)
+    monkeypatch.setattr(_cancel, "outcome_item", line)
     ran = run("cancel", *ids, "--max-concurrency", "1")
     assert (ran.code, ran.out) == (130, "reported\nreported\n")
     assert ran.err.startswith("interrupted: 2 accepted and still stopping, 1 in flight; run it again to go on")
@@ -630,13 +632,13 @@ def test_a_signal_that_is_ignored_stays_ignored(
 ) -> None:
     """A signal that is ignored when the command starts stays ignored, as SIGHUP is under nohup."""
     ids = seed(emulator, 2)
-    original = _cancel.outcome_line
+    original = _cancel.outcome_item
 
-    def line(outcome: CancelOutcome) -> str:
+    def line(common: Common, outcome: CancelOutcome, labels: Labels) -> str:
         signal.raise_signal(signal.SIGHUP)
-        return original(outcome)
+        return original(common, outcome, labels)
 
-    monkeypatch.setattr(_cancel, "outcome_line", line)
+    monkeypatch.setattr(_cancel, "outcome_item", line)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run("cancel", *ids).code == 0
@@ -692,9 +694,12 @@ FINISHED = CancelOutcome("d", CancelResult.ALREADY_FINISHED, BatchJob(id="d", st
 
 def test_lines() -> None:
     """A line has three columns, whatever they contain."""
-    assert outcome_line(CANCELLED) == "a\tcancelled\tCANCELLED"
-    assert outcome_line(FAILED) == "b\\t\\x1b\tfailed\tit\\nbroke"
-    assert outcome_line(CancelOutcome("e", CancelResult.CANCELING, BatchJob(id="e"), None, 1)) == "e\tcanceling\t-"
+    draining = CancelOutcome("e", CancelResult.CANCELING, BatchJob(id="e"), None, 1)
+    assert [outcome_item(Common(), outcome, {}) for outcome in (CANCELLED, FAILED, draining)] == [
+        "a\tcancelled\tCANCELLED",
+        "b\\t\\x1b\tfailed\tit\\nbroke",
+        "e\tcanceling\t-",
+    ]
 
 
 def test_json_output() -> None:

@@ -38,7 +38,7 @@ def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: Callable[.
     assert ran.out.startswith("\nRESULT")
     assert "63 ids in" in ran.out
     assert ran.out.endswith("together-batches cancel --all --dry-run\n")
-    assert "63 of 63, 3 failed" in ran.err
+    assert "63 of 63, 2 not found, 1 failed" in ran.err
     assert "not a key" not in ran.out + ran.err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches._jobs import awaited_job
-from together_batches.cli import _labels
+from together_batches.cli import _jobs, _labels
 from together_batches.cli._labels import Labeller, keep_labels, labels_of
 from together_batches.cli._places import data_directory, locked
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cli.conftest import Ran
@@ -388,27 +389,58 @@ def test_a_full_disk(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (ran.code, file.read_bytes()) == (1, before)
 
 
-def test_a_run_beside_a_lock_that_is_held(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs that a run creates while the lock is held are labelled together, so the run waits for it once or twice."""
+async def test_a_run_beside_a_lock_that_is_held(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that a run creates while the lock is held are labelled together, and the event loop waits for nothing."""
     tries: list[list[str]] = []
+    ended: list[bool] = []
     begun, may_end = threading.Event(), threading.Event()
 
     def keep(job_ids: list[str], labels: Sequence[str]) -> None:
         tries.append(job_ids)
         begun.set()
-        may_end.wait(10)
+        ended.append(may_end.wait(10))
         keep_labels(job_ids, labels)
 
     monkeypatch.setattr(_labels, "keep_labels", keep)
     ids = [f"job-{number}" for number in range(100)]
-    with Labeller(["x"], file.parent) as labeller:
+    async with Labeller(["x"], file.parent) as labeller:
         labeller.add([ids[0]])
         assert begun.wait(10)
         for job_id in ids[1:]:
             labeller.add([job_id])
-        may_end.set()
-    assert tries == [ids[:1], ids[1:]]
+        asyncio.get_running_loop().call_soon(may_end.set)
+    assert (tries, ended) == ([ids[:1], ids[1:]], [True, True])
     assert len(labels_of(ids)) == 100
+
+
+def test_labels_are_read_beside_the_event_loop(
+    run: Run, emulator: Emulator, requests: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of labels that is slow to read delays no request and no notification."""
+    places: list[bool] = []
+
+    def read(job_ids: Iterable[str], **options: bool) -> Mapping[str, tuple[str, ...]]:
+        places.append(threading.current_thread() is threading.main_thread())
+        return labels_of(job_ids, **options)
+
+    done = emulator.add_job(status="COMPLETED")
+    keep_labels([done], ["x"])
+    for module in (_labels, _jobs):
+        monkeypatch.setattr(module, "labels_of", read)
+    running, _ = (emulator.add_job(ends_as="IN_PROGRESS") for _ in range(2))
+    for argv in (
+        ("wait", done),
+        ("watch", done),
+        ("watch", "--label", "x", "--status", "completed"),
+        ("submit", requests),
+        ("cancel", running),
+        ("cancel", "--all", "--yes"),
+        ("run", requests, "-o", str(tmp_path / "answers.jsonl")),
+    ):
+        before = len(places)
+        assert run(*argv).code == 0
+        assert len(places) > before
+    assert not any(places)
 
 
 def test_old_lines(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from together_batches import jsonl
+from together_batches import jsonl, runs
 from together_batches.cli import _command, _text
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
+from together_batches.errors import RunLedgerError
 from together_batches.runs._lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cli.conftest import Ran
+    from together_batches.runs import RunView
 
     Run = Callable[..., Ran]
 
@@ -40,6 +42,12 @@ def written(path: Path, names: list[str]) -> str:
 
 def rows_of(path: Path) -> list[str]:
     return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+
+
+def unreadable(*_: object) -> RunView:
+    """Fail as the reading of a run does."""
+    message = "too many open files"
+    raise RunLedgerError(message, directory="answers.jsonl.run")
 
 
 @pytest.fixture
@@ -182,6 +190,7 @@ def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], he
         (["--cancel", "answers.jsonl.run", "--max-jobs", "2"], "--cancel takes the directory of a run"),
         (["--cancel", "answers.jsonl.run"], "there is no directory answers.jsonl.run"),
         (["--cancel", "."], "there is no run in ."),
+        (["--cancel", "x" * 300], "file name too long"),
         (
             ["requests.jsonl", "-o", "there.jsonl"],
             "there.jsonl exists already, and is left alone; --overwrite replaces",
@@ -326,6 +335,33 @@ def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal
     assert "Reading the input" in ran.err
     assert "is created" not in ran.err
     assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+def test_a_ledger_that_cannot_be_read_meanwhile(
+    run: Run,
+    swift: Emulator,
+    here: Path,
+    requests: str,
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the bar shows is read nowhere, so a run that finishes is a success, whatever happens to its reader."""
+    monkeypatch.setattr(runs, "read", unreadable)
+    on_terminal("stderr")
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, rows_of(here / "answers.jsonl")) == (0, NAMES)
+    assert "5 of 5 rows" in ran.err
+    assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+def test_interrupted_when_its_ledger_cannot_be_read(
+    left: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said that nothing was sent, because jobs may run."""
+    monkeypatch.setattr(runs, "read", unreadable)
+    ran = left()
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == "interrupted: too many open files; run the same command again to go on"
 
 
 # --- tables

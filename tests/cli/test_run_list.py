@@ -102,7 +102,7 @@ def test_json(run: Command, two_runs: Path) -> None:
 def test_another_directory(run: Command, two_runs: Path) -> None:
     """The directory may be that of a run, or have none; hidden ones are not searched."""
     assert len(run("runs", "list", "deep/er/b.jsonl.run").lines) == 1
-    assert run("runs", "list", "none") == (0, "", "there is no run in none\n")
+    assert run("runs", "list", "none") == (0, "", "no run was found in none\n")
     assert run("runs", "list", "nowhere") == (2, "", "together-batches: error: there is no directory nowhere\n")
     shutil.move("deep", ".deep")
     assert len(run("runs", "list").lines) == 1

@@ -38,8 +38,8 @@ _GRACE_SECONDS = 1.0
 class Show(Protocol):
     """Callback with what is done, its total if that is known, and further text."""
 
-    def __call__(self, done: float, total: float | None, text: str = "", *, elapsed: float | None = None) -> None:
-        """Show these numbers from now on; ``elapsed`` seconds were spent so far, also before this bar."""
+    def __call__(self, done: float, total: float | None, text: str = "") -> None:
+        """Show these numbers from now on."""
         ...
 
 
@@ -68,7 +68,8 @@ def sizes(done: float, total: float | None) -> str:
 class Meter:
     """What is done of a total, and when the rest will be done at the speed so far.
 
-    The speed is that since the first numbers, which are not zero for work that is resumed.
+    The speed is that since the first numbers, which are not zero for work that is resumed. ``elapsed`` seconds were
+    spent before.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Meter:
         *,
         text: str = "",
         speed: bool = False,
+        elapsed: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.doing = escape(doing)
@@ -86,20 +88,18 @@ class Meter:
         self._numbers = numbers
         self._has_speed = speed
         self._clock = clock
-        self._began = clock()
+        self._began = clock() - elapsed
         self._stopped_at: float | None = None
         self._first: tuple[float, float] | None = None
         self._text = text
         self._speed = 0.0
         self._ends_at = 0.0
 
-    def show(self, done: float, total: float | None, text: str = "", *, elapsed: float | None = None) -> None:
+    def show(self, done: float, total: float | None, text: str = "") -> None:
         """Take the latest numbers."""
         now = self._clock()
         if self._first is None or done < self._first[1]:
             self._first, self._speed, self._ends_at = (now, done), 0.0, 0.0
-        if elapsed is not None:
-            self._began = now - elapsed
         first_at, first = self._first
         if done != self.done and now - first_at >= _OBSERVED_SECONDS:
             self._speed = (done - first) / (now - first_at)
@@ -174,9 +174,9 @@ def notebook_bar(meter: Meter, loop: Loop) -> Generator[Show]:
         waiting, drawn_at = None, loop.time()
         handle.update(_bundle(meter), raw=True)
 
-    def show(done: float, total: float | None, text: str = "", *, elapsed: float | None = None) -> None:
+    def show(done: float, total: float | None, text: str = "") -> None:
         nonlocal waiting
-        meter.show(done, total, text, elapsed=elapsed)
+        meter.show(done, total, text)
         if waiting is None:
             waiting = loop.call_at(drawn_at + _NOTEBOOK_SECONDS, draw)
 

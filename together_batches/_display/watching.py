@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from together_batches._display.progress import Meter, bar, percent, rows, sizes
-from together_batches._text import count_of, format_count
+from together_batches._display.tallies import CancelTally, RunTally
 
 if TYPE_CHECKING:
     import os
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from together_batches.outcomes import CancelOutcome
     from together_batches.runs import RunEvent
 
-_UNDER_WAY = {"created", "found", "progressed"}
-_OVER = {"ended", "gone"}
-
 
 @contextmanager
 def cancel(
@@ -28,25 +25,17 @@ def cancel(
 ) -> Generator[Callable[[CancelOutcome], None]]:
     """Show how many jobs are done. A job that is followed is done when it has stopped."""
     total = len(job_ids) if isinstance(job_ids, Sized) else None
-    stopping = set[str]()
-    done = failed = 0
-
+    tally = CancelTally()
     with bar(Meter("Cancelling")) as show:
 
         def note(outcome: CancelOutcome) -> None:
-            nonlocal done, failed
-            if outcome.event == "accepted":
-                stopping.add(outcome.job_id)
-            else:
-                stopping.discard(outcome.job_id)
-                done += 1
-                failed += not outcome.ok
-            show(done, total, _text(stopping=len(stopping), failed=failed))
+            tally.note(outcome)
+            show(tally.done, total, tally.notes)
             if on_outcome is not None:
                 on_outcome(outcome)
 
         yield note
-        show(done, done, _text(failed=failed))  # a repeated id has one outcome
+        show(tally.done, tally.done, tally.notes)  # a repeated id has one outcome
 
 
 @contextmanager
@@ -70,18 +59,11 @@ def run(
     on_event: Callable[[RunEvent], None] | None, output: str | os.PathLike[str]
 ) -> Generator[Callable[[RunEvent], None]]:
     """Show how many rows are answered, also by the jobs in progress, and the number of these jobs."""
-    jobs = set[str]()
     with bar(Meter(Path(output).name, rows, text="reading the input")) as show:
+        tally = RunTally(show)
 
         def note(event: RunEvent) -> None:
-            if event.job_id is not None and event.kind in _UNDER_WAY:
-                jobs.add(event.job_id)
-            elif event.job_id is not None and event.kind in _OVER:
-                jobs.discard(event.job_id)
-            done = event.rows - event.in_flight - event.not_sent + event.answered
-            counts = {"failed": event.failed + event.missing, "not fitting": event.invalid_answers}
-            text = ", ".join(filter(None, (count_of(len(jobs), "job") if jobs else "", _text(**counts))))
-            show(done, event.rows, text)
+            tally.note(event)
             if on_event is not None:
                 on_event(event)
 
@@ -101,7 +83,3 @@ def transfer(
                 on_progress(done, total)
 
         yield note
-
-
-def _text(**counts: int) -> str:
-    return ", ".join(f"{format_count(count)} {word}" for word, count in counts.items() if count)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from together_batches._display.progress import Meter, terminal_bar
+from together_batches._display.tallies import CancelTally, in_words
 from together_batches.cli._cancel_output import (
     FEW,
     by_label,
     by_model,
+    counted,
     named,
-    on_screen_line,
-    outcome_line,
+    outcome_item,
     print_failures,
     print_table,
 )
@@ -23,11 +24,10 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input, is_input, without
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
-from together_batches.cli._labels import NO_LABELS, label_cells, labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, labelled, labels_in_thread, labels_of
 from together_batches.cli._listing import View, print_jobs
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
-from together_batches.cli._progress import bar
 from together_batches.cli._report import Report
 from together_batches.cli._streams import printer
 from together_batches.cli._text import (
@@ -35,7 +35,6 @@ from together_batches.cli._text import (
     can_redraw,
     count_of,
     escape,
-    format_count,
     is_terminal,
     print_err,
     print_lines,
@@ -119,7 +118,7 @@ def cancel(
         return Exit.DONE
     if is_input(ids):
         common.note(f"{count_of(len(job_ids), 'job')} named on standard input")
-        for note in by_label(job_ids):
+        for note in by_label(labels_of(job_ids)):
             common.note(note)
         if not cancel_confirmed(len(job_ids), yes=yes):
             return _declined()
@@ -176,6 +175,23 @@ def cancel_run(common: Common, directory: Path, *, wait: bool) -> Exit:
         return work.run_of(directory)
 
 
+class _Output(NamedTuple):
+    """How the outcomes of a bulk cancel are shown."""
+
+    prints_each: bool = False
+    """Whether each is printed on standard output; otherwise tables are, at the end."""
+    has_bar: bool = False
+
+    @classmethod
+    def of(cls, common: Common, jobs: int, *, wait: bool) -> _Output:
+        """Return what suits so many jobs."""
+        on_screen = is_terminal(sys.stdout)
+        prints_each = common.json or not on_screen or jobs <= FEW
+        may_draw = can_redraw(sys.stderr) and common.shows_progress
+        # On a screen the outcomes show the progress, and a bar would be drawn over them.
+        return cls(prints_each, (jobs > FEW or wait) and may_draw and not (prints_each and on_screen))
+
+
 class _Cancel:
     """One bulk cancel and its progress."""
 
@@ -188,11 +204,9 @@ class _Cancel:
         self._total = 0
         self._begun = 0
         """Number of ids that were started; those without an outcome may have been sent."""
-        self._seen: dict[str, CancelOutcome] = {}
-        self._ended = self._failed = self._not_found = 0
+        self._tally = CancelTally()
         self._labels = NO_LABELS
-        self._prints_lines = True
-        """Whether each outcome is printed as a line of text on standard output."""
+        self._output = _Output()
 
     def nothing(self, reason: str) -> Exit:
         """End without a job to cancel; the report is one without lines."""
@@ -222,15 +236,15 @@ class _Cancel:
                 common.note(note)
             if not jobs:
                 return self.nothing("no job matches")
+            labels = await labels_in_thread(job.id for job in jobs)
             if dry_run and common.json:
-                labels = labels_of(job.id for job in jobs)
                 print_lines(as_json(labelled(job, labels.get(job.id))) for job in jobs)
             elif dry_run and is_terminal(sys.stdout):
                 print_jobs(common, jobs, jobs.seen_at or datetime.now(UTC), View())
             elif dry_run:
                 print_lines(escape(job.id) for job in jobs)
             common.note(f"{count_of(len(jobs), 'job')}: {by_status(jobs)}")
-            for line in (*by_model(jobs), *by_label(job.id for job in jobs)):
+            for line in (*by_model(jobs), *by_label(labels)):
                 common.note(line)
             if dry_run:
                 return Exit.DONE
@@ -256,51 +270,39 @@ class _Cancel:
             return Exit.SOME_FAILED if found.unconfirmed and code is Exit.DONE else code
 
     async def _cancel(self, batches: AsyncBatches, chosen: list[str] | list[BatchJob]) -> Exit:
-        common = self._common
-        self._total = len(chosen)
-        on_screen = is_terminal(sys.stdout)
-        each = common.json or not on_screen or self._total <= FEW
-        self._prints_lines = each and not common.json
-        shown = (
-            (self._total > FEW or self._wait)
-            and can_redraw(sys.stderr)
-            and common.shows_progress
-            and not (each and on_screen)  # the lines show the progress, and a bar would be drawn over them
-        )
         from anyio import to_thread
 
-        self._labels = labels = labels_of(job if isinstance(job, str) else job.id for job in chosen)
+        common = self._common
+        self._total = len(chosen)
+        output = self._output = _Output.of(common, self._total, wait=self._wait)
+        self._labels = labels = await labels_in_thread(job if isinstance(job, str) else job.id for job in chosen)
         if self._report is not None:
             self._report.labels = labels
             await to_thread.run_sync(self._report.begin, chosen)
         began = time.monotonic()
-        line = on_screen_line if on_screen else outcome_line
-        async with AsyncExitStack() as stack:
-            out = await stack.enter_async_context(printer())
-            show = stack.enter_context(bar(self._total, shown=shown))
+        async with printer() as out:
+            with terminal_bar(Meter("Cancelling"), shown=output.has_bar) as show:
 
-            def on_outcome(outcome: CancelOutcome) -> None:
-                self._note(outcome)
-                if self._report is not None:
-                    self._report.add(outcome)
-                # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
-                if common.json:
-                    out.line(as_json(labelled(outcome, labels.get(outcome.job_id))))
-                elif each and outcome.event != "accepted":
-                    out.line(line(outcome, *label_cells(labels, outcome.job_id)))
-                show(self._ended, self._failed, self._notes())
+                def on_outcome(outcome: CancelOutcome) -> None:
+                    self._tally.note(outcome)
+                    if self._report is not None:
+                        self._report.add(outcome)
+                    # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
+                    if output.prints_each and (common.json or outcome.event != "accepted"):
+                        out.line(outcome_item(common, outcome, labels))
+                    show(self._tally.done, self._total, self._tally.notes)
 
-            report = await batches.cancel_many(
-                self._begin(chosen),
-                wait=self._wait,
-                timeout=self._seconds_left,
-                on_outcome=on_outcome,
-                **self._pace,
-            )
+                report = await batches.cancel_many(
+                    self._begin(chosen),
+                    wait=self._wait,
+                    timeout=self._seconds_left,
+                    on_outcome=on_outcome,
+                    **self._pace,
+                )
         elapsed = time.monotonic() - began
         if self._report is not None:
             await to_thread.run_sync(self._report.close)
-        if not each:
+        if not output.prints_each:
             if not report.ok:
                 print_failures(report.failures, labels)
                 print()
@@ -312,22 +314,6 @@ class _Cancel:
         for job in chosen:
             self._begun += 1
             yield job
-
-    def _note(self, outcome: CancelOutcome) -> None:
-        self._seen[outcome.job_id] = outcome
-        if outcome.event != "accepted":
-            self._ended += 1
-            self._not_found += outcome.result is CancelResult.NOT_FOUND
-            self._failed += not outcome.ok and outcome.result is not CancelResult.NOT_FOUND
-
-    def _notes(self) -> str:
-        """Return the text beside the bar: jobs that are stopping, and ids that the service does not know."""
-        stopping = len(self._seen) - self._ended
-        parts = (
-            f"{format_count(stopping)} accepted and stopping" if stopping else "",
-            f"{format_count(self._not_found)} not found" if self._not_found else "",
-        )
-        return ", ".join(filter(None, parts))
 
     def _end(self, report: CancelReport, elapsed: float) -> Exit:
         """Print the summary and return the exit code."""
@@ -367,7 +353,7 @@ class _Cancel:
                 yield
             except BrokenPipeError:
                 # Harmless to a command that prints, but not if jobs that should stop are still running.
-                if self._ended < self._total:
+                if self._tally.done < self._total:
                     print_err(f"the output was closed by its reader: {self._unfinished()}")
                 raise
             finally:
@@ -378,31 +364,22 @@ class _Cancel:
         """Return the progress, after the lines of the jobs that are still stopping because they were accepted."""
         if not self._total:
             return ""
-        if self._prints_lines and self._wait:
-            with contextlib.suppress(OSError):  # a terminal that hung up cannot be written to
-                for outcome in self._stopping().values():
+        if self._output.prints_each and self._wait and not self._common.json:
+            with suppress(OSError):  # a terminal that hung up cannot be written to
+                for outcome in self._tally.stopping.values():
                     if outcome.event == "accepted":
-                        print(outcome_line(outcome, *label_cells(self._labels, outcome.job_id)))
+                        print(outcome_item(self._common, outcome, self._labels))
                 sys.stdout.flush()
         return self._unfinished()
 
     def _unfinished(self) -> str:
         """Return the progress, and how to resume."""
-        stopping = self._stopping()
-        ended = CancelReport(outcome for outcome in self._seen.values() if outcome.job_id not in stopping)
         counts = {
-            "accepted and still stopping": len(stopping),
-            "in flight": self._begun - len(self._seen),
+            "in flight": self._begun - self._tally.done - self._tally.followed,
             "not sent": self._total - self._begun,
         }
-        parts = [
-            str(ended) if len(ended) else "",
-            *(f"{format_count(count)} {state}" for state, count in counts.items() if count),
-        ]
-        return f"{', '.join(filter(None, parts))}; {self._next()}, a repeated cancel does no harm"
-
-    def _stopping(self) -> dict[str, CancelOutcome]:
-        return {name: outcome for name, outcome in self._seen.items() if outcome.result is CancelResult.CANCELING}
+        parts = filter(None, (counted(self._tally), in_words(counts)))
+        return f"{', '.join(parts)}; {self._next()}, a repeated cancel does no harm"
 
 
 def _was_cut_off(outcome: CancelOutcome) -> bool:

@@ -7,9 +7,10 @@ from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from together_batches._display.tallies import in_words
 from together_batches.cli._jobs import by_status
 from together_batches.cli._labels import label_cells, labels_of
-from together_batches.cli._listing import item_on_screen
+from together_batches.cli._listing import item, item_on_screen
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
     as_json,
@@ -27,6 +28,8 @@ from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from together_batches._display.tallies import CancelTally
+    from together_batches.cli._command import Common
     from together_batches.cli._labels import Labels
     from together_batches.models import BatchJob
 
@@ -51,17 +54,25 @@ def _status_of(outcome: CancelOutcome) -> str | None:
     return outcome.job.status if outcome.job else None
 
 
-def outcome_line(outcome: CancelOutcome, *labels: str | None) -> str:
-    """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
-    detail = str(outcome.error) if outcome.error else _status_of(outcome)
-    return "\t".join(columns((outcome.job_id, outcome.result, detail, *labels)))
+def outcome_item(common: Common, outcome: CancelOutcome, labels: Labels) -> str:
+    """Return an outcome on a line: on a terminal with its error below it, in a pipe with the error or the status."""
+    error, status = str(outcome.error) if outcome.error else None, _status_of(outcome)
+    return item(
+        common,
+        outcome.job_id,
+        outcome,
+        labels,
+        cells=(outcome.result, error or status),
+        shown=(outcome.result.ljust(_WIDEST_RESULT), status),
+        note=error,
+    )
 
 
-def on_screen_line(outcome: CancelOutcome, *labels: str | None) -> str:
-    """Return an outcome for a terminal, its error below it."""
-    error = str(outcome.error) if outcome.error else None
-    result, status = outcome.result.ljust(_WIDEST_RESULT), _status_of(outcome)
-    return item_on_screen(outcome.job_id, result, status, labels=labels, note=error)
+def counted(tally: CancelTally) -> str:
+    """Return the number of jobs by result, of a bulk cancel that has not ended; an empty text if there are none."""
+    report = CancelReport._of({}, tally.results, (), tally.completed_anyway)  # pyright: ignore[reportPrivateUsage]
+    stopping = in_words({"accepted and still stopping": len(tally.stopping)})
+    return ", ".join(filter(None, (str(report) if tally.results else "", stopping)))
 
 
 def print_failures(failures: Sequence[CancelOutcome], labels: Labels) -> None:
@@ -93,9 +104,9 @@ def by_model(jobs: Iterable[BatchJob]) -> Iterable[str]:
     return draw(drawn, rows, screen.width, header=False, narrow=0, dots=screen.dots)
 
 
-def by_label(job_ids: Iterable[str]) -> Iterable[str]:
+def by_label(labels: Labels) -> Iterable[str]:
     """Return the number of jobs with each label, the most frequent first; they are not all jobs, or overlap."""
-    most = Counter(chain(*labels_of(job_ids).values())).most_common(FEW + 1)
+    most = Counter(chain(*labels.values())).most_common(FEW + 1)
     for label, count in most[:FEW]:
         yield f"  {count_of(count, 'job')} labelled {label}"
     if len(most) > FEW:

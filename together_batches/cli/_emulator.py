@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from together_batches.cli._cancel_output import print_table
+from together_batches._display.progress import Meter, terminal_bar
+from together_batches._display.tallies import CancelTally
+from together_batches.cli._cancel_output import counted, print_table
 from together_batches.cli._command import command, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_above, zero_or_more
-from together_batches.cli._progress import bar
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
     PROGRAM,
@@ -31,13 +32,12 @@ from together_batches.cli._text import (
     terminal,
 )
 from together_batches.errors import APIError
-from together_batches.outcomes import CancelReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from together_batches.emulator import Emulator, Fault, RecordedRequest
-    from together_batches.outcomes import CancelOutcome
+    from together_batches.outcomes import CancelOutcome, CancelReport
 
 _DEMO_KEY = "demo-key"
 _STRAY_IDS = ("no-such-job", "odd id/with?#", "..")
@@ -56,19 +56,19 @@ def demo(jobs: int, seed: int) -> Exit:
       together-batches demo
       together-batches demo --jobs 10000
     """
-    seen: dict[str, CancelOutcome] = {}
+    tally = CancelTally()
 
     def state() -> str:
-        report = CancelReport(seen.values())
-        return f"{count_of(len(seen), 'id')} answered: {report}; the jobs were the emulator's own"
+        answered = count_of(tally.done + tally.followed, "id")
+        return f"{answered} answered: {counted(tally) or 'no jobs'}; the jobs were the emulator's own"
 
     with last_words(state):
-        _demonstrate(jobs, seed, seen)
+        _demonstrate(jobs, seed, tally)
     return Exit.DONE
 
 
 @in_loop
-async def _demonstrate(jobs: int, seed: int, seen: dict[str, CancelOutcome]) -> None:
+async def _demonstrate(jobs: int, seed: int, tally: CancelTally) -> None:
     from together_batches.client import AsyncBatches
     from together_batches.emulator import Emulator, RateLimit, Timing
 
@@ -86,17 +86,11 @@ async def _demonstrate(jobs: int, seed: int, seen: dict[str, CancelOutcome]) -> 
         print_err(f"An emulator of the service runs on this machine, with {count_of(jobs, 'job')} of mixed fates.")
         print_err(f"Cancelling them and {len(_STRAY_IDS)} stray ids, 100 at once, until they have really stopped:")
         began = time.monotonic()
-        ended = failed = 0
-        with bar(len(ids), shown=can_redraw(sys.stderr)) as show:
+        with terminal_bar(Meter("Cancelling"), shown=can_redraw(sys.stderr)) as show:
 
             def on_outcome(outcome: CancelOutcome) -> None:
-                nonlocal ended, failed
-                seen[outcome.job_id] = outcome
-                if outcome.event == "ended":
-                    ended += 1
-                    failed += not outcome.ok
-                stopping = len(seen) - ended
-                show(ended, failed, f"{format_count(stopping)} accepted and stopping" if stopping else "")
+                tally.note(outcome)
+                show(tally.done, len(ids), tally.notes)
 
             report = await batches.cancel_many(ids, wait=True, on_outcome=on_outcome)
         elapsed = time.monotonic() - began
@@ -275,16 +269,18 @@ def _log(request: RecordedRequest) -> None:
 
 # --- jobs of the kinds that an account has
 
-_KINDS = {
-    "running": 60,
-    "validating": 12,
-    "completed": 14,
-    "failed": 5,
-    "expired": 3,
-    "cancelled": 3,
-    "canceling": 2,
-    "outruns its cancel": 1,
-}
+_RUNNING: dict[str, str] = {"ends_as": "IN_PROGRESS"}
+_KINDS = (
+    (60, _RUNNING),
+    (12, {"status": "VALIDATING", "ends_as": "VALIDATING"}),
+    (14, {"status": "COMPLETED"}),
+    (5, {"status": "FAILED", "error": "too many rows could not be processed"}),
+    (3, {"status": "EXPIRED"}),
+    (3, {"status": "CANCELLED"}),
+    (2, {"status": "CANCELING"}),
+    (1, {"ends_as": "IN_PROGRESS", "cancels_as": "COMPLETED"}),
+)
+"""How frequent each kind is, and what its jobs have in common."""
 _MODELS = ("openai/gpt-oss-20b", "openai/gpt-oss-120b", "meta-llama/Llama-3.3-70B-Instruct-Turbo")
 _MINUTE, _THREE_DAYS = 60.0, 259_200.0
 
@@ -292,27 +288,14 @@ _MINUTE, _THREE_DAYS = 60.0, 259_200.0
 def populate(emulator: Emulator, count: int, seed: int) -> list[str]:
     """Add ``count`` jobs to the emulator, equal for an equal seed, and return their ids."""
     random = Random(seed)  # noqa: S311  # repeatable on purpose
-    kinds = random.choices(list(_KINDS), weights=list(_KINDS.values()), k=count)
-    return [_add(emulator, kind, random) for kind in kinds]
+    weights, kinds = zip(*_KINDS, strict=True)
+    return [_add(emulator, kind, random) for kind in random.choices(kinds, weights=weights, k=count)]
 
 
-def _add(emulator: Emulator, kind: str, random: Random) -> str:
+def _add(emulator: Emulator, kind: dict[str, str], random: Random) -> str:
     # Evenly on a logarithmic scale: as many in the last hour as in the two days before it.
     age = _MINUTE * (_THREE_DAYS / _MINUTE) ** random.random()
-    model = random.choice(_MODELS)
-    match kind:
-        case "running":
-            progress = round(random.uniform(0, 99), 1)
-            return emulator.add_job(ends_as="IN_PROGRESS", age_seconds=age, model_id=model, progress=progress)
-        case "outruns its cancel":
-            return emulator.add_job(ends_as="IN_PROGRESS", cancels_as="COMPLETED", age_seconds=age, model_id=model)
-        case "validating":
-            return emulator.add_job(status="VALIDATING", ends_as="VALIDATING", age_seconds=age, model_id=model)
-        case "completed":
-            return emulator.add_job(status="COMPLETED", age_seconds=age, model_id=model)
-        case "failed":
-            return emulator.add_job(
-                status="FAILED", age_seconds=age, model_id=model, error="too many rows could not be processed"
-            )
-        case _:
-            return emulator.add_job(status=kind.upper(), age_seconds=age, model_id=model)
+    facts: dict[str, Any] = {**kind, "age_seconds": age, "model_id": random.choice(_MODELS)}
+    if kind is _RUNNING:
+        facts["progress"] = round(random.uniform(0, 99), 1)
+    return emulator.add_job(**facts)

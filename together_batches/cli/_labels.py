@@ -268,6 +268,13 @@ def labels_of(job_ids: Iterable[str], *, needed: bool = False) -> Labels:
     return {job_id: labels for job_id in job_ids if (labels := file.jobs.get(job_id.lower()))}
 
 
+async def labels_in_thread(job_ids: Iterable[str]) -> Labels:
+    """Return the labels of jobs, as :func:`labels_of`, without blocking the event loop."""
+    from anyio import to_thread
+
+    return await to_thread.run_sync(labels_of, list(job_ids))
+
+
 def keep_labels(job_ids: Iterable[str], labels: Sequence[str]) -> None:
     """Add labels to jobs; that it is impossible is printed once, and stops nothing."""
     try:
@@ -287,11 +294,14 @@ class Labeller:
         self._left = deque[str]()
         self._thread = ThreadPoolExecutor(1, "labels")
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+    async def __aexit__(self, *_: object) -> None:
+        from anyio import CancelScope, to_thread
+
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._thread.shutdown)
 
     def note(self, event: RunEvent) -> None:
         """Label a new job soon, and those of earlier processes when a run is resumed."""

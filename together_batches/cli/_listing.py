@@ -14,7 +14,7 @@ import click
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError
-from together_batches.cli._labels import NO_LABELS, label_text, labelled, labels_of
+from together_batches.cli._labels import NO_LABELS, label_cells, label_text, labelled, labels_of
 from together_batches.cli._numbers import at_least_one
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
@@ -231,6 +231,29 @@ def print_files(common: Common, files: Sequence[FileObject], view: View) -> None
     table.print(files, noun="file", json=common.json, tell=common.note)
 
 
+def item(
+    common: Common,
+    job_id: str,
+    value: object,
+    labels: Labels,
+    *,
+    cells: Iterable[str | None],
+    shown: Iterable[str | None],
+    note: str | None = None,
+) -> str:
+    """Return a value about one job that is printed before others are known: JSON, for a terminal, or with tabs.
+
+    ``cells`` are the columns after the id in a pipe; ``shown``, of which the last is the status, are those on a
+    terminal, which has ``note`` below.
+    """
+    last = label_cells(labels, job_id)
+    if common.json:
+        return as_json(labelled(value, labels.get(job_id)))
+    if is_terminal(sys.stdout):
+        return item_on_screen(job_id, *shown, labels=last, note=note)
+    return "\t".join(columns((job_id, *cells, *last)))
+
+
 _USUAL_ID = 36
 _USUAL_STATUS = len("IN_PROGRESS")
 
@@ -238,7 +261,7 @@ _USUAL_STATUS = len("IN_PROGRESS")
 def item_on_screen(
     job_id: str, *facts: str | None, labels: Sequence[str | None] = (), note: str | None = None
 ) -> str:
-    """Return a job for a terminal that is printed before others are known; those below it are aligned if usual.
+    """Return a job for a terminal; those below it are aligned if usual.
 
     The last of the ``facts`` is the status.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from together_batches._local.os_errors import explained
 from together_batches.cli._command import option
 from together_batches.cli._exits import CommandError
 from together_batches.cli._text import is_open, is_terminal, print_err
@@ -127,12 +128,21 @@ def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager
     return async_atomic_file.open_atomic(target, replace=overwrite)
 
 
-def existing_run(directory: str | Path) -> Path:
-    """Return a directory that contains a run; raise :class:`CommandError` if it contains none."""
+def has_run(directory: Path) -> bool:
+    """Return whether a directory contains a run; raise :class:`UsageError` if that cannot be determined."""
     from together_batches.runs._ledger import NAME
 
+    with explained("read", directory):
+        try:
+            return stat.S_ISREG((directory / NAME).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def existing_run(directory: str | Path) -> Path:
+    """Return a directory that contains a run; raise :class:`CommandError` if it contains none."""
     path = Path(directory)
-    if not (path / NAME).is_file():
+    if not has_run(path):
         what = "there is no run in" if path.is_dir() else "there is no directory"
         message = f"{what} {path}; name that of a run, such as answers.jsonl.run"
         raise CommandError(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches._local.replace import check_replaceable, exists_already
+from together_batches.cli._local_files import has_run
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
@@ -61,10 +62,7 @@ class RunTable:
     def _run_id(self) -> str:
         from together_batches.runs import _ledger
 
-        try:
-            return _ledger.read(self._directory).run.id
-        except BatchesError:
-            return "none yet"
+        return _ledger.read(self._directory).run.id if has_run(self._directory) else "none yet"
 
     def _run_of_file(self) -> str | None:
         from together_batches.tables import _table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from together_batches._display.progress import Meter, rows, terminal_bar
+from together_batches._display.tallies import RunTally
 from together_batches._text import format_usd, lasted
 from together_batches.cli._cancel import cancel_run
 from together_batches.cli._command import (
@@ -27,30 +28,31 @@ from together_batches.cli._command import (
 )
 from together_batches.cli._estimate import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._labels import Labeller, label_option, labelled, labels_of
-from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
+from together_batches.cli._labels import Labeller, label_option, labelled, labels_in_thread
+from together_batches.cli._local_files import (
+    existing_run,
+    has_run,
+    refuse_dashes,
+    schema_in,
+    schema_option,
+    spooled,
+)
 from together_batches.cli._loop import confirmed, connected, in_loop, last_words
 from together_batches.cli._notify import NotifyOptions, notify_options, notifying
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._parquet import RunTable, is_parquet
-from together_batches.cli._progress import rows_bar
 from together_batches.cli._tables import as_options, requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, RunInUseError, ValidationError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
     from typing import BinaryIO
 
     from together_batches.cli._notify import Notifier
-    from together_batches.cli._progress import ShowRows
-    from together_batches.client import AsyncBatches
     from together_batches.jsonl import TableRequests
-    from together_batches.jsonl._estimate import Prices
-    from together_batches.runs import RunEvent, RunReport, RunView
+    from together_batches.runs import RunEvent, RunReport
 
-_SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_PROBLEMS = 20
 _NOT_PRINTED = {"trouble", "gone", "progressed"}
 """Events that are logged anyway, or that may occur thousands of times; on a terminal they update the bar."""
@@ -109,21 +111,14 @@ def run(
     common: Common,
     source: str | None,
     output: str | None,
-    directory: str | None,
     cancel: str | None,
-    wait: bool,
-    shared_files: bool,
-    price_in: float | None,
-    price_out: float | None,
-    sample: int | None,
-    yes: bool,
     labels: tuple[str, ...],
     notify: NotifyOptions,
     **options: Any,
 ) -> Exit:
-    """Take a file of any size through as many jobs as it takes, and write every answer
-    in the order of the file. Interrupted in any way, the same command goes on where
-    it was. What fails on the way is sent again.
+    """Process a file of any size in as many jobs as needed, and write every answer in
+    the order of the file. If it is interrupted in any way, the same command resumes
+    it. What fails on the way is sent again.
 
     The result of each row is success, invalid (an answer that does not fit
     --schema), failure (an error), or missing (no result came).
@@ -136,6 +131,7 @@ def run(
           --model openai/gpt-oss-20b -o answers.jsonl
       together-batches run --cancel answers.jsonl.run
     """
+    wait, yes = options.pop("wait"), options.pop("yes")
     if cancel is not None:
         if _given() - {"cancel", "wait", *Common._fields}:
             message = "--cancel takes the directory of a run, and beside it only --wait and the common options"
@@ -144,8 +140,9 @@ def run(
     if source is None or output is None:
         message = "a run takes a file of requests and, with -o, the file for the answers"
         raise CommandError(message)
+    directory, sample = options.pop("directory"), options.pop("sample")
     refuse_dashes(
-        "a run writes files, so that it can go on", o=output, failures=options["failures"], run_dir=directory
+        "a run writes files, so that it can be resumed", o=output, failures=options["failures"], run_dir=directory
     )
     if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
@@ -153,20 +150,13 @@ def run(
     if yes and sample is None:
         message = "--yes is for --sample, the only prompt of a run"
         raise CommandError(message)
-    options["schema"] = schema_in(options["schema"])
-    try:
-        table = requests_of(source, options["model_id"], taken(options), options["schema"])
-    except BatchesError as error:
-        raise CommandError(as_options(str(error)), code_of(error)) from error
-    if table is not None:
-        options["model_id"] = None  # that of the requests, not of the jobs
-    requests = table or spooled(source)
+    requests = _requests(source, options)
     cancels, overwrite = options["cancel_on_interrupt"], options["overwrite"]
     work = _Run(common, Path(output), directory, notify, cancels=cancels, overwrite=overwrite, labels=labels)
-    prices: Prices | None = given_price(price_in, price_out)
-    if prices is None and not (sample is None and options["stop_after_cost"] is None):
-        prices = list_prices(common) or {}
-    options |= {"unique_files": not shared_files, "prices": prices}
+    options["unique_files"] = not options.pop("shared_files")
+    needs_prices = sample is not None or options["stop_after_cost"] is not None
+    price = given_price(options.pop("price_in"), options.pop("price_out"))
+    options["prices"] = (list_prices(common) or {}) if price is None and needs_prices else price
     with last_words(work.state):
         if sample is not None:
             code = work.run(requests, sample=sample, **options)
@@ -176,6 +166,19 @@ def run(
                 common.note(f"nothing more is sent; the run is kept in {work.directory}")
                 return Exit.FAILED
         return work.run(requests, **options)
+
+
+def _requests(source: str, options: dict[str, Any]) -> str | BinaryIO | TableRequests:
+    """Return the requests of a run, of which those of a table need some of its options; read the schema."""
+    options["schema"] = schema_in(options["schema"])
+    try:
+        table = requests_of(source, options["model_id"], taken(options), options["schema"])
+    except BatchesError as error:
+        raise CommandError(as_options(str(error)), code_of(error)) from error
+    if table is None:
+        return spooled(source)
+    options["model_id"] = None  # that of the requests, not of the jobs
+    return table
 
 
 def _given() -> set[str]:
@@ -257,20 +260,34 @@ class _Run:
         self, source: str | BinaryIO | TableRequests, options: dict[str, Any], notifier: Notifier
     ) -> Exit:
         """Run, show the progress, and print the result."""
+        from anyio import to_thread
+
         from together_batches import jsonl
 
         common = self._common
         shown = common.shows_progress and can_redraw(sys.stderr)
+        elapsed = await to_thread.run_sync(self._elapsed) if shown else 0.0
         try:
             requests = source if isinstance(source, jsonl.TableRequests) else None
             if self._table is not None:
                 self._table.check(requests, options["schema"])
             # The bar first, so that log lines appear above it.
-            with rows_bar(shown=shown) as show, Labeller(self._labels, self.directory) as labeller:
-                async with connected(common) as batches:
+            meter = Meter("Running", rows, text="Reading the input", elapsed=elapsed)
+            with terminal_bar(meter, shown=shown) as show:
+                tally = RunTally(show, by_status=True)
+                async with Labeller(self._labels, self.directory) as labeller, connected(common) as batches:
+
+                    def on_event(event: RunEvent) -> None:
+                        labeller.note(event)
+                        (tally.note if shown else self._print_event)(event)
+
                     notifier.report_stuck(batches)
-                    report = await self._run(batches, source, show if shown else None, labeller, options)
-                labeller.add(report.job_ids)
+                    if shown:
+                        batches.__add_reader__(tally.see)
+                    report = await batches.run(
+                        source, self._output, directory=self.directory, on_event=on_event, **options
+                    )
+                    labeller.add(report.job_ids)
             if self._table is not None and report.output is not None:
                 await self._table.write(requests, options["schema"])
         except ValidationError as error:
@@ -280,7 +297,7 @@ class _Run:
         except BatchesError as error:
             raise CommandError(as_options(str(error)), code_of(error)) from error
         self._report = report
-        labels = tuple(dict.fromkeys(chain(*labels_of(report.job_ids).values())))
+        labels = tuple(dict.fromkeys(chain(*(await labels_in_thread(report.job_ids)).values())))
         if common.json and not self.is_at_the_sample:
             print(as_json(labelled(report, labels)))
         for line in [_summary(report)] if self.is_at_the_sample else _report_lines(report, labels):
@@ -289,39 +306,13 @@ class _Run:
             common.note(f"table: {self._table.path}")
         return Exit.DONE if report.ok else Exit.SOME_FAILED
 
-    async def _run(
-        self,
-        batches: AsyncBatches,
-        source: str | BinaryIO | TableRequests,
-        show: ShowRows | None,
-        labeller: Labeller,
-        options: dict[str, Any],
-    ) -> RunReport:
-        import asyncio
+    def _elapsed(self) -> float:
+        """Return the seconds since the first start of the run, which may have been days ago; 0 if it is new."""
+        from together_batches import runs
 
-        changed = asyncio.Event()
-
-        def on_event(event: RunEvent) -> None:
-            labeller.note(event)
-            if show is None:
-                self._print_event(event)
-            else:
-                changed.set()
-
-        looking = None if show is None else asyncio.create_task(self._look(changed, show))
-        try:
-            return await batches.run(
-                source,
-                self._output,
-                directory=self.directory,
-                on_event=on_event,
-                **options,
-            )
-        finally:
-            if looking is not None:
-                looking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await looking
+        with suppress(BatchesError):
+            return (datetime.now(UTC) - runs.read(self.directory).started_at).total_seconds()
+        return 0.0
 
     def _print_event(self, event: RunEvent) -> None:
         if event.kind in _NOT_PRINTED:
@@ -331,33 +322,22 @@ class _Run:
             place = f"shard {event.shard}, attempt {event.attempt}: "
         self._common.note(f"{place}{event.message}")
 
-    async def _look(self, changed: asyncio.Event, show: ShowRows) -> None:
-        """Redraw the run after a change, at a limited rate."""
-        import asyncio
-
-        from anyio import to_thread
-
-        from together_batches import runs
-
-        while True:
-            await changed.wait()
-            changed.clear()
-            view = await to_thread.run_sync(runs.read, self.directory)
-            elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
-            show(_done(view), view.rows, _under_way(view), elapsed)
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-
     def state(self) -> str:
         """Return what is left at the service, and what the user can do about it."""
         from together_batches import runs
+        from together_batches.runs._values import attempts_of
 
         try:
+            if not has_run(self.directory):
+                return "nothing was sent; run the same command again to begin anew"
             view = runs.read(self.directory)
-        except BatchesError:
-            return "nothing was sent; run the same command again to begin anew"
+        except BatchesError as error:
+            return f"{error}; run the same command again to go on"
         done = view.rows - view.in_flight - view.not_sent
         text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to go on"
-        if jobs := sum(_unfinished(view).values()):
+        # Those whose create got no response are included.
+        jobs = sum(attempt.creating_at is not None and attempt.ended_at is None for attempt in attempts_of(view))
+        if jobs:
             command = f"{PROGRAM} run --cancel {shlex.quote(str(self.directory))}"
             those = count_of(jobs, "job")
             if self._cancels:
@@ -374,33 +354,6 @@ def _print_problems(error: ValidationError) -> None:
     if len(problems) > _MOST_PROBLEMS:
         print_err(f"and {format_count(len(problems) - _MOST_PROBLEMS)} more")
     print_err("nothing was sent")
-
-
-def _unfinished(view: RunView) -> Counter[str]:
-    """Return the unfinished jobs by state, including those whose create got no response."""
-    from together_batches.runs._values import attempts_of
-
-    return Counter(
-        str(attempt.status or "CREATED")
-        for attempt in attempts_of(view)
-        if attempt.creating_at is not None and attempt.ended_at is None
-    )
-
-
-def _done(view: RunView) -> int:
-    """Return the rows that are done, including those that running jobs report as answered."""
-    from together_batches.runs._values import attempts_of
-
-    unended = (attempt for attempt in attempts_of(view) if attempt.ended_at is None)
-    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in unended)
-    return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
-
-
-def _under_way(view: RunView) -> str:
-    jobs = ", ".join(f"{format_count(count)} {status}" for status, count in _unfinished(view).most_common())
-    counts = {"not fitting": view.invalid_answers, "failed": view.failed + view.missing}
-    texts = [f"{format_count(count)} {word}" for word, count in counts.items() if count]
-    return "; ".join(part for part in (jobs, *texts) if part)
 
 
 def _summary(report: RunReport) -> str:

@@ -118,7 +118,7 @@ def list_runs(directory: str, json: bool, **options: Any) -> Exit:
             is_complete = False
     found.sort(key=lambda run: (_FIRST.index(run.state), -_last_at(run).timestamp(), run.directory))
     if not found and not json:
-        print_err(f"no run in {root} can be read" if not is_complete else f"there is no run in {root}")
+        print_err(f"no run was found in {root}")
     table = ListTable(
         run_fields(datetime.now(UTC)), on_screen=_ON_SCREEN, in_pipe=_IN_PIPE, view=view, plain=_as_data
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,12 +17,12 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._exits import Exit, code_of
-from together_batches.cli._labels import keep_labels, label_cells, label_option, labelled, labels_of
-from together_batches.cli._listing import item_on_screen
+from together_batches.cli._labels import keep_labels, label_option, labels_in_thread
+from together_batches.cli._listing import item
 from together_batches.cli._local_files import schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words, time_limit
 from together_batches.cli._progress import file_bar
-from together_batches.cli._text import PROGRAM, as_json, columns, is_terminal, print_err, print_error
+from together_batches.cli._text import PROGRAM, print_err, print_error
 from together_batches.cli._wait import note_change, print_finished
 from together_batches.errors import BatchesError, ValidationError, WaitTimeoutError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
@@ -105,20 +104,13 @@ class _Submission:
             if self._labels:
                 await to_thread.run_sync(keep_labels, [job.id], self._labels)
             if not wait:
-                self._print(job)
+                labels = await labels_in_thread([job.id])
+                facts = (job.status, job.input_file_id)
+                print(item(common, job.id, job, labels, cells=facts, shown=facts[:1], note=job.input_file_id))
                 return Exit.DONE
             common.note(f"job {job.id} was created from {job.input_file_id}")
             left = common.timeout and max(0.0, round(common.timeout - (time.monotonic() - began), 1))
             return await self._wait(batches, job, left)
-
-    def _print(self, job: BatchJob) -> None:
-        labels = labels_of([job.id])
-        if self._common.json:
-            print(as_json(labelled(job, labels.get(job.id))))
-        elif is_terminal(sys.stdout):
-            print(item_on_screen(job.id, job.status, labels=label_cells(labels, job.id), note=job.input_file_id))
-        else:
-            print("\t".join(columns((job.id, job.status, job.input_file_id, *label_cells(labels, job.id)))))
 
     async def _wait(self, batches: AsyncBatches, job: BatchJob, timeout: float | None) -> Exit:
         code = None
@@ -129,7 +121,7 @@ class _Submission:
             code = Exit.TIMED_OUT if isinstance(error, WaitTimeoutError) else code_of(error)
         # In any case: the job exists, and its id is needed to resume.
         job = self._job or job
-        print_finished(self._common, job, labels_of([job.id]))
+        print_finished(self._common, job, await labels_in_thread([job.id]))
         if code is not None:
             return code
         return Exit.DONE if job.status == BatchJobStatus.COMPLETED else Exit.ENDED_BADLY

@@ -7,26 +7,17 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from together_batches._display.progress import Meter, terminal_bar
 from together_batches.cli._command import Common, command, patience_option, service_options
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input
 from together_batches.cli._jobs import by_status
-from together_batches.cli._labels import label_cells, labelled, labels_of
-from together_batches.cli._listing import item_on_screen
+from together_batches.cli._labels import labels_in_thread
+from together_batches.cli._listing import item
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._notifications import job_ended
 from together_batches.cli._notify import Notifier, NotifyOptions, notify_options, notifying
-from together_batches.cli._progress import bar
-from together_batches.cli._text import (
-    as_json,
-    can_redraw,
-    columns,
-    count_of,
-    format_count,
-    is_terminal,
-    print_err,
-    print_error,
-)
+from together_batches.cli._text import can_redraw, count_of, format_count, is_terminal, print_err, print_error
 from together_batches.errors import AuthenticationError, BatchesError, UsageError, WaitTimeoutError
 from together_batches.models import BatchJob, BatchJobStatus
 
@@ -66,7 +57,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOp
 async def _notified(
     common: Common, ids: list[str], patience: float, finished: list[BatchJob], notify: NotifyOptions
 ) -> Exit:
-    labels = labels_of({*ids, *map(str.lower, ids)})  # the service returns ids in lower case
+    labels = await labels_in_thread({*ids, *map(str.lower, ids)})  # the service returns ids in lower case
     async with notifying(common, notify, labels=labels) as notifier:
         code = await _wait(common, ids, patience, finished, notifier, labels)
     return notifier.exit(code)
@@ -122,13 +113,13 @@ async def _wait_for_many(
     # On one screen the lines show the progress, and a bar would be drawn over them.
     shown = common.shows_progress and can_redraw(sys.stderr) and not is_terminal(sys.stdout)
     done = bad = 0
-    with bar(len(ids), shown=shown, doing="Waiting") as show:
+    with terminal_bar(Meter("Waiting"), shown=shown) as show:
         async with batches.as_completed(ids, timeout=common.timeout, patience=patience) as jobs:
             async for job in jobs:
                 note_end(job)
                 done += 1
                 bad += not _completed(job)
-                show(done, bad)
+                show(done, len(ids), f"{format_count(bad)} failed" if bad else "")
 
 
 def _completed(job: BatchJob) -> bool:
@@ -150,11 +141,5 @@ def note_change(common: Common, job: BatchJob) -> None:
 
 def print_finished(common: Common, job: BatchJob, labels: Labels) -> None:
     """Print a job that has finished, and flush; in a pipe with the columns that the reference names."""
-    last = label_cells(labels, job.id)
-    if common.json:
-        text = as_json(labelled(job, labels.get(job.id)))
-    elif is_terminal(sys.stdout):
-        text = item_on_screen(job.id, job.status, labels=last, note=job.error)
-    else:
-        text = "\t".join(columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error, *last)))
-    print(text, flush=True)
+    facts = (job.status, job.output_file_id, job.error_file_id, job.error)
+    print(item(common, job.id, job, labels, cells=facts, shown=facts[:1], note=job.error), flush=True)

@@ -16,7 +16,7 @@ from together_batches.cli._command import Common, command, option, patience_opti
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options, status_counts
-from together_batches.cli._labels import labelled, labels_of
+from together_batches.cli._labels import labelled, labels_in_thread
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._notifications import job_ended, job_stuck
 from together_batches.cli._notify import NOWHERE, NotifyOptions, notify_options, notifying
@@ -279,6 +279,7 @@ class _Watched:
         elif self._answered_at is None:
             raise self._failure
         self._summarise()
+        self.labels = await labels_in_thread(job.id for job in self._order)
 
     def _summarise(self) -> None:
         """Prepare what is shown of this look."""
@@ -286,12 +287,13 @@ class _Watched:
 
         stuck = self._tracker.stuck()
         self._order = in_order([*(entry.job for entry in self.pending.values()), *self.finished], stuck)
-        self.labels = labels_of(job.id for job in self._order)
         facts = (f"{len(stuck)} stuck" if stuck else "", f"{len(self.refusals)} unreadable" if self.refusals else "")
         self._line = "; ".join(filter(None, (self.summary, *facts)))
         self._counts = status_counts(self._order)
 
     async def _read(self, batches: AsyncBatches) -> None:
+        from anyio import to_thread
+
         from together_batches._jobs.status_reader import StatusReader
 
         async def account() -> JobList:
@@ -304,7 +306,7 @@ class _Watched:
         listed = None
         if self._filter is not None:
             listed = await account()
-            self._join(listed, self._filter)
+            await to_thread.run_sync(self._join, listed, self._filter)  # which may read the labels
         self._absent = {}
         await self._reader.read(self._readable(listed), self._settle, listed)
         found = await self._reader.find(self._absent, listed) if self._absent else {}
