@@ -509,7 +509,7 @@ def test_report_of_a_cancel_that_is_interrupted(
     monkeypatch.setattr(_cancel, "outcome_item", line)
     ran = run("cancel", *ids, "--max-concurrency", "1", "--report", str(path))
     assert ran.code == 130
-    assert f"cancel --resume {path} goes on" in ran.err
+    assert f"cancel --resume {path} resumes it" in ran.err
     assert outcomes_in(path)[:4] == [*((job_id, "selected") for job_id in ids), (ids[0], "canceling")]
 
 
@@ -587,7 +587,7 @@ def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_cancel, "outcome_item", line)
     ran = run("cancel", *ids, "--max-concurrency", "1")
     assert (ran.code, ran.out) == (130, "reported\nreported\n")
-    assert ran.err.startswith("interrupted: 2 accepted and still stopping, 1 in flight; run it again to go on")
+    assert ran.err.startswith("interrupted: 2 accepted and still stopping, 1 in flight; run it again to resume")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -615,7 +615,7 @@ def test_interrupt_while_jobs_stop(
         watching.join()
     assert ran.code == 130
     assert ran.err.startswith(
-        "interrupted: 1 not found, 30 accepted and still stopping; run it again to go on, a repeated cancel"
+        "interrupted: 1 not found, 30 accepted and still stopping; run it again to resume, a repeated cancel"
     )
     if as_json:
         events = [(outcome["job_id"], outcome["event"]) for outcome in map(json.loads, ran.lines)]

@@ -155,7 +155,7 @@ def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str
     ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", "--stop-after-rows", "2", *OFTEN)
     assert ran.code == 5
     assert "2 answered, 3 not sent; 1 job" in ran.err
-    assert ran.err.endswith("run the same command again to go on; the run is kept in answers.jsonl.run\n")
+    assert ran.err.endswith("run the same command again to resume; the run is kept in answers.jsonl.run\n")
     assert not (here / "answers.jsonl").exists()
     assert run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN).code == 0
     assert len(swift.jobs) == 3
@@ -270,8 +270,8 @@ def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
     ran = left()
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.splitlines()[-2:] == [
-        "interrupted: 0 of 5 rows are done; run the same command again to go on",
-        "3 jobs go on at the service; to cancel: together-batches run --cancel answers.jsonl.run",
+        "interrupted: 0 of 5 rows are done; run the same command again to resume",
+        "3 jobs still run at the service; to cancel: together-batches run --cancel answers.jsonl.run",
     ]
     assert emulator.count("cancel") == 0
 
@@ -290,7 +290,7 @@ def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> No
     """When --timeout expires, the jobs are left alone, and the error states how to resume."""
     ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
     assert (ran.code, ran.out) == (6, "")
-    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
+    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to resume" in ran.err
     assert emulator.count("cancel") == 0
 
 
@@ -361,7 +361,7 @@ def test_interrupted_when_its_ledger_cannot_be_read(
     monkeypatch.setattr(runs, "read", unreadable)
     ran = left()
     assert ran.code == 130
-    assert ran.err.splitlines()[-1] == "interrupted: too many open files; run the same command again to go on"
+    assert ran.err.splitlines()[-1] == "interrupted: too many open files; run the same command again to resume"
 
 
 # --- tables
@@ -511,7 +511,7 @@ def test_interrupted_at_the_prompt(
     monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
     ran = run("run", requests, *SAMPLE, "--quiet")
     assert (ran.code, swift.count("create")) == (130, 1)
-    assert ran.err.endswith("interrupted: 2 of 5 rows are done; run the same command again to go on\n")
+    assert ran.err.endswith("interrupted: 2 of 5 rows are done; run the same command again to resume\n")
 
 
 def test_a_sample_without_an_answer(run: Run, swift: Emulator, here: Path) -> None:

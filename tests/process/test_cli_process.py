@@ -233,8 +233,8 @@ def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Pop
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
     *_, again, cancel = err.decode().splitlines()  # neither a traceback nor a warning
-    assert again == "interrupted: 0 of 5 rows are done; run the same command again to go on"
-    hint = "3 jobs go on at the service; to cancel: together-batches "
+    assert again == "interrupted: 0 of 5 rows are done; run the same command again to resume"
+    hint = "3 jobs still run at the service; to cancel: together-batches "
     assert cancel == f"{hint}run --cancel {output}.run"
     assert emulator.count("cancel") == 0
     assert not output.exists()
@@ -464,7 +464,7 @@ def test_reader_that_leaves_a_cancel(emulator: Emulator, start: Callable[..., su
     assert process.wait(timeout=20) == 1
     assert summary.startswith("the output was closed by its reader: ")
     assert "accepted and still stopping, " in summary
-    assert " not sent; run it again to go on" in summary
+    assert " not sent; run it again to resume" in summary
 
 
 @posix

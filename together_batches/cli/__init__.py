@@ -46,8 +46,7 @@ _FILES = Group(
 _RUNS = Group(
     "runs",
     "look at durable runs",
-    """Look at durable runs, those that go on and those that ended. It needs no key
-    and no network.
+    """Look at durable runs, in progress or ended. It needs no key and no network.
 
     examples:
       together-batches runs list

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     "record every id, and then its outcomes, in this new file: CSV or JSON Lines by its ending, .csv or .jsonl",
     complete="file",
 )
-@option("--resume FILE", "go on from a report: cancel those whose result is not final", complete="file")
+@option("--resume FILE", "resume from a report: cancel those whose result is not final", complete="file")
 @option("--max-concurrency N", "cancels at once (100)", type=at_least_one)
 @option("--rate R", "at most so many requests a second", type=above_zero)
 @service_options
@@ -81,7 +81,7 @@ def cancel(
 ) -> Exit:
     """Cancel the jobs whose ids are given, or that standard input names, or that the
     filters choose. A cancel may be repeated, and does no harm to a job that has
-    finished. One that is refused while its job goes on is a failure.
+    finished. One that is refused while its job still runs is a failure.
 
     The result of each id:
       cancelled         it has stopped; rows that were done are kept
@@ -140,7 +140,7 @@ def _check_choice(
     if resume is not None and (ids or has_filters or excepted):
         message = "--resume takes the ids of the report, and no other ids or filters"
     elif resume is not None and report is not None:
-        message = "--resume goes on with the report that it names; leave out --report"
+        message = "--resume continues the report that it names; leave out --report"
     elif has_filters and ids:
         message = "ids and filters were given; give ids or filters, not both"
     elif not (has_filters or ids or resume):
@@ -337,10 +337,10 @@ class _Cancel:
         return code if code is not Exit.DONE or is_recorded else Exit.FAILED
 
     def _next(self) -> str:
-        """Return how to go on."""
+        """Return how to resume."""
         if self._report is not None:
-            return f"cancel --resume {self._report.path} goes on"
-        return "run it again to go on"
+            return f"cancel --resume {self._report.path} resumes it"
+        return "run it again to resume"
 
     @contextmanager
     def reported(self) -> Generator[None]:

@@ -332,9 +332,9 @@ class _Run:
                 return "nothing was sent; run the same command again to begin anew"
             view = runs.read(self.directory)
         except BatchesError as error:
-            return f"{error}; run the same command again to go on"
+            return f"{error}; run the same command again to resume"
         done = view.rows - view.in_flight - view.not_sent
-        text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to go on"
+        text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to resume"
         # Those whose create got no response are included.
         jobs = sum(attempt.creating_at is not None and attempt.ended_at is None for attempt in attempts_of(view))
         if jobs:
@@ -343,7 +343,7 @@ class _Run:
             if self._cancels:
                 text += f"\n{those} had to be cancelled; to make sure: {command}"
             else:
-                text += f"\n{those} {'goes' if jobs == 1 else 'go'} on at the service; to cancel: {command}"
+                text += f"\n{those} still {'runs' if jobs == 1 else 'run'} at the service; to cancel: {command}"
         return text
 
 
@@ -369,7 +369,7 @@ def _report_lines(report: RunReport, labels: Sequence[str]) -> list[str]:
         lines.append(f"answers: {report.output}")
     else:
         sampled = report.stopped == AFTER_THE_SAMPLE
-        how = "the command without --sample to send the other rows" if sampled else "the same command again to go on"
+        how = "the command without --sample to send the other rows" if sampled else "the same command again to resume"
         lines.append(f"not finished: run {how}; the run is kept in {report.directory}")
     if report.failures is not None:
         lines.append(f"rows that were not answered: {report.failures}")

@@ -94,7 +94,7 @@ _IN_PIPE = (
 def list_runs(directory: str, json: bool, **options: Any) -> Exit:
     """List the runs in a directory and in those below it: first those that are running
     (a process is at work), then those that are interrupted (none is: run them again
-    to go on), and those that are finished. Hidden directories are not searched.
+    to resume), and those that are finished. Hidden directories are not searched.
 
     examples:
       together-batches runs list
