@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches.cli._exits import CommandError, Exit, Interrupted
-from together_batches.cli._loop import in_loop, last_words, time_limit
+from together_batches.cli._loop import in_loop, report_early_end, time_limit
 from together_batches.emulator import Fault
 from together_batches.errors import APITimeoutError
 
@@ -68,7 +68,7 @@ def test_last_words_of_an_interrupted_command() -> None:
     done: list[str] = []
 
     def interrupted() -> None:
-        with last_words(lambda: f"{len(done)} is done"):
+        with report_early_end(lambda: f"{len(done)} is done"):
             done.append("a")
             raise KeyboardInterrupt
 
@@ -78,9 +78,9 @@ def test_last_words_of_an_interrupted_command() -> None:
 
 def test_last_words_at_the_end_of_the_time() -> None:
     """The state is printed on one line after the error of a timeout; other errors pass unchanged."""
-    with pytest.raises(CommandError, match=r"^timed out: one; two$"), last_words(lambda: "one\ntwo"):
+    with pytest.raises(CommandError, match=r"^timed out: one; two$"), report_early_end(lambda: "one\ntwo"):
         raise CommandError("timed out", Exit.TIMED_OUT)
-    with pytest.raises(CommandError, match=r"^no$"), last_words(lambda: "one"):
+    with pytest.raises(CommandError, match=r"^no$"), report_early_end(lambda: "one"):
         raise CommandError("no")
 
 

@@ -26,7 +26,7 @@ from together_batches.cli._ids import ids_argument, ids_or_input, is_input, with
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
 from together_batches.cli._labels import NO_LABELS, labelled, labels_in_thread, labels_of
 from together_batches.cli._listing import View, print_jobs
-from together_batches.cli._loop import confirmed, connected, in_loop, last_words, time_limit
+from together_batches.cli._loop import confirmed, connected, in_loop, report_early_end, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._report import Report
 from together_batches.cli._streams import printer
@@ -348,7 +348,7 @@ class _Cancel:
 
         Its report is complete in any case.
         """
-        with last_words(self._last_words):
+        with report_early_end(self._state):
             try:
                 yield
             except BrokenPipeError:
@@ -360,7 +360,7 @@ class _Cancel:
                 if self._report is not None:
                     self._report.close()
 
-    def _last_words(self) -> str:
+    def _state(self) -> str:
         """Return the progress, after the lines of the jobs that are still stopping because they were accepted."""
         if not self._total:
             return ""

@@ -17,7 +17,7 @@ from together_batches._display.tallies import CancelTally
 from together_batches.cli._cancel_output import counted, print_table
 from together_batches.cli._command import command, option
 from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._loop import in_loop, last_words
+from together_batches.cli._loop import in_loop, report_early_end
 from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_above, zero_or_more
 from together_batches.cli._table import Column, draw
 from together_batches.cli._text import (
@@ -62,7 +62,7 @@ def demo(jobs: int, seed: int) -> Exit:
         answered = count_of(tally.done + tally.followed, "id")
         return f"{answered} answered: {counted(tally) or 'no jobs'}; the jobs were the emulator's own"
 
-    with last_words(state):
+    with report_early_end(state):
         _demonstrate(jobs, seed, tally)
     return Exit.DONE
 

@@ -60,7 +60,7 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 
 @contextmanager
-def last_words(state: Callable[[], str]) -> Generator[None]:
+def report_early_end(state: Callable[[], str]) -> Generator[None]:
     """Report the state of the command, and what remains, if the block is interrupted or its time limit expires.
 
     An empty ``state`` adds nothing to the error.

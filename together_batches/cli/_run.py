@@ -37,7 +37,7 @@ from together_batches.cli._local_files import (
     schema_option,
     spooled,
 )
-from together_batches.cli._loop import confirmed, connected, in_loop, last_words
+from together_batches.cli._loop import confirmed, connected, in_loop, report_early_end
 from together_batches.cli._notify import NotifyOptions, notify_options, notifying
 from together_batches.cli._numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._parquet import RunTable, is_parquet
@@ -157,7 +157,7 @@ def run(
     needs_prices = sample is not None or options["stop_after_cost"] is not None
     price = given_price(options.pop("price_in"), options.pop("price_out"))
     options["prices"] = (list_prices(common) or {}) if price is None and needs_prices else price
-    with last_words(work.state):
+    with report_early_end(work.state):
         if sample is not None:
             code = work.run(requests, sample=sample, **options)
             if not work.is_at_the_sample:
@@ -334,7 +334,9 @@ class _Run:
         except BatchesError as error:
             return f"{error}; run the same command again to resume"
         done = view.rows - view.in_flight - view.not_sent
-        text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to resume"
+        text = (
+            f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to resume"
+        )
         # Those whose create got no response are included.
         jobs = sum(attempt.creating_at is not None and attempt.ended_at is None for attempt in attempts_of(view))
         if jobs:

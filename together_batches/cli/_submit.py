@@ -20,7 +20,7 @@ from together_batches.cli._exits import Exit, code_of
 from together_batches.cli._labels import keep_labels, label_option, labels_in_thread
 from together_batches.cli._listing import item
 from together_batches.cli._local_files import schema_in, schema_option, spooled
-from together_batches.cli._loop import connected, in_loop, last_words, time_limit
+from together_batches.cli._loop import connected, in_loop, report_early_end, time_limit
 from together_batches.cli._progress import file_bar
 from together_batches.cli._text import PROGRAM, print_err, print_error
 from together_batches.cli._wait import note_change, print_finished
@@ -62,7 +62,7 @@ def submit(
     """
     document = schema_in(schema)
     work = _Submission(common, spooled(source), patience, labels)
-    with last_words(work.state):
+    with report_early_end(work.state):
         return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority, schema=document)
 
 

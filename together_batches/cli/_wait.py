@@ -14,7 +14,7 @@ from together_batches.cli._ids import ids_argument, ids_or_input
 from together_batches.cli._jobs import by_status
 from together_batches.cli._labels import labels_in_thread
 from together_batches.cli._listing import item
-from together_batches.cli._loop import connected, in_loop, last_words
+from together_batches.cli._loop import connected, in_loop, report_early_end
 from together_batches.cli._notifications import job_ended
 from together_batches.cli._notify import Notifier, NotifyOptions, notify_options, notifying
 from together_batches.cli._text import can_redraw, count_of, format_count, is_terminal, print_err, print_error
@@ -49,7 +49,7 @@ def wait(common: Common, ids: tuple[str, ...], patience: float, notify: NotifyOp
         print_err("standard input has no ids; there is nothing to wait for")
         return Exit.DONE
     finished: list[BatchJob] = []
-    with last_words(lambda: f"{summary(finished, len(job_ids))}; the jobs were left alone"):
+    with report_early_end(lambda: f"{summary(finished, len(job_ids))}; the jobs were left alone"):
         return _notified(common, job_ids, patience, finished, notify)
 
 

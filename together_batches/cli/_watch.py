@@ -17,7 +17,7 @@ from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._ids import ids_argument, ids_or_input, without
 from together_batches.cli._jobs import Filter, filter_options, status_counts
 from together_batches.cli._labels import labelled, labels_in_thread
-from together_batches.cli._loop import connected, in_loop, last_words
+from together_batches.cli._loop import connected, in_loop, report_early_end
 from together_batches.cli._notifications import job_ended, job_stuck
 from together_batches.cli._notify import NOWHERE, NotifyOptions, notify_options, notifying
 from together_batches.cli._numbers import above_zero
@@ -107,7 +107,7 @@ def watch_jobs(
     stuck_after = _STUCK_AFTER if notify.stuck_after is None else notify.stuck_after
     watched = _Watched(job_ids, chosen, JobProgressTracker(stuck_after.total_seconds()), patience)
     again = "the jobs were left alone, and the same command watches them again"
-    with last_words(lambda: f"{watched.summary}; {again}"):
+    with report_early_end(lambda: f"{watched.summary}; {again}"):
         return _notified(common, watched, poll_interval, notify)
 
 
