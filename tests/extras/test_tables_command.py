@@ -11,6 +11,7 @@ import pytest
 from together_batches import jsonl
 from together_batches.cli import main
 from together_batches.emulator import Answer, Emulator, Failure, Timing
+from together_batches.runs._ledger import NAME as LEDGER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +133,17 @@ def test_another_file_is_left_alone(
     assert (path.read_bytes(), len(service.jobs)) == (others, 0)
     assert main([*RUN, "--overwrite"]) == 5
     assert rows(path) == ROWS
+
+
+def test_a_ledger_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the reason that is given, and not that the table belongs to another run."""
+    assert main(RUN) == 5
+    (tmp_path / "answers.parquet.run" / LEDGER).write_bytes(b"damaged" * 1000)
+    capsys.readouterr()
+    assert main(RUN) == 1
+    err = capsys.readouterr().err
+    assert "exists already" not in err
+    assert "the ledger of the run in answers.parquet.run cannot be read" in err
 
 
 def test_a_file_that_took_the_place_of_a_table(tmp_path: Path) -> None:
