@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from together_batches import BatchJob, BatchJobStatus, CancelOutcome, CancelResult
+from together_batches import BatchJob, CancelOutcome, CancelResult
 from together_batches._display.tallies import CancelTally, RunTally
 from together_batches.cli._cancel_output import counted
-from together_batches.events import JobChanged
 from together_batches.runs import RunEvent, RunEventKind
 
 
@@ -58,10 +57,6 @@ def event(kind: RunEventKind, job_id: str | None = None, **counts: int) -> RunEv
     return RunEvent(kind=kind, message="", at=datetime.now(UTC), job_id=job_id, **counts)
 
 
-def changed(job_id: str, status: BatchJobStatus) -> JobChanged:
-    return JobChanged(job_id=job_id, status=status)
-
-
 def test_a_run() -> None:
     """Rows that jobs in progress report as answered are done, and these jobs are counted."""
     shown = Shown()
@@ -79,14 +74,14 @@ def test_the_jobs_of_a_run_by_status() -> None:
     """A job has the status in which it was read last, also if a run that is resumed created it earlier."""
     shown = Shown()
     tally = RunTally(shown, by_status=True)
-    tally.see(changed("earlier", BatchJobStatus.IN_PROGRESS))
+    tally.see(BatchJob(id="earlier", status="IN_PROGRESS"))
     assert shown.numbers is None  # before the number of rows is known
     tally.note(event(RunEventKind.RESUMED, in_flight=10))
     tally.note(event(RunEventKind.CREATED, "new", in_flight=10))
     assert shown.numbers == (0, 10, "1 IN_PROGRESS, 1 CREATED")
-    tally.see(changed("new", BatchJobStatus.IN_PROGRESS))
+    tally.see(BatchJob(id="new", status="IN_PROGRESS"))
     assert shown.numbers == (0, 10, "2 IN_PROGRESS")
-    tally.see(changed("new", BatchJobStatus.COMPLETED))
+    tally.see(BatchJob(id="new", status="COMPLETED"))
     tally.note(event(RunEventKind.ENDED, "new", in_flight=5, succeeded=5))
     tally.note(event(RunEventKind.GONE, "earlier", missing=5, succeeded=5))
     assert shown.numbers == (10, 10, "5 failed")

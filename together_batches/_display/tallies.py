@@ -9,9 +9,10 @@ from together_batches._text import count_of, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from together_batches._display.progress import Show
-    from together_batches.events import JobChanged
+    from together_batches.models import BatchJob
     from together_batches.outcomes import CancelOutcome, CancelResult
     from together_batches.runs import RunEvent
 
@@ -77,10 +78,10 @@ class RunTally:
             self._jobs.pop(event.job_id, None)
         self._draw()
 
-    def see(self, event: JobChanged) -> None:
-        """Take the state of a job, as the client has read it."""
-        if event.status is not None and not event.status.is_terminal:
-            self._jobs[event.job_id] = event.status
+    def see(self, job: BatchJob, _: datetime | None = None) -> None:
+        """Take a job of the run, whenever the client has read it."""
+        if job.status and not job.is_terminal and job.status != self._jobs.get(job.id):
+            self._jobs[job.id] = job.status
             self._draw()
 
     def _draw(self) -> None:

@@ -44,14 +44,12 @@ from together_batches.cli._parquet import RunTable, is_parquet
 from together_batches.cli._tables import as_options, requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, RunInUseError, ValidationError
-from together_batches.events import JobChanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
     from together_batches.cli._notify import Notifier
-    from together_batches.events import ClientEvent
     from together_batches.jsonl import TableRequests
     from together_batches.runs import RunEvent, RunReport
 
@@ -278,18 +276,14 @@ class _Run:
             with terminal_bar(meter, shown=shown) as show:
                 tally = RunTally(show, by_status=True)
                 async with Labeller(self._labels, self.directory) as labeller, connected(common) as batches:
-                    notifier.report_stuck(batches)
 
                     def on_event(event: RunEvent) -> None:
                         labeller.note(event)
                         (tally.note if shown else self._print_event)(event)
 
-                    def see(event: ClientEvent) -> None:
-                        if isinstance(event, JobChanged):
-                            tally.see(event)
-
+                    notifier.report_stuck(batches)
                     if shown:
-                        batches.__add_callback__(see)
+                        batches.__add_reader__(tally.see)
                     report = await batches.run(
                         source, self._output, directory=self.directory, on_event=on_event, **options
                     )
