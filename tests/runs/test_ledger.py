@@ -130,13 +130,19 @@ def _plain(directory: Path) -> Generator[sqlite3.Connection]:
 
 
 async def test_cancelled_while_it_is_closed(directory: Path, connections: list[sqlite3.Connection]) -> None:
-    """The file is closed when the task has ended."""
+    """The file is closed when the task has ended, also if all tasks are cancelled, as at the end of a loop."""
+    used = asyncio.Event()
 
     async def use() -> None:
         async with _opened(directory):
-            task.cancel()
+            used.set()
 
     task = asyncio.ensure_future(use())
+    await used.wait()
+    while not task.done():
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await task
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):

@@ -20,14 +20,20 @@ async def until_done(doing: asyncio.Future[Any]) -> None:
     A shield of anyio holds off the scopes of anyio alone, and not the cancellations of a second Ctrl-C,
     ``asyncio.timeout`` and the end of a loop. An error of ``doing`` counts as retrieved, so that it is not logged.
     """
-    try:
-        with CancelScope(shield=True):
-            await asyncio.wait([doing])
-    except asyncio.CancelledError:
-        await until_done(doing)
-        raise
+    cancellation: asyncio.CancelledError | None = None
+    while not doing.done():
+        try:
+            with CancelScope(shield=True):
+                await asyncio.wait([doing])
+        except asyncio.CancelledError as error:
+            cancellation = error
     if not doing.cancelled():
         doing.exception()
+    if cancellation is not None:
+        try:
+            raise cancellation
+        finally:
+            del cancellation  # it refers to this frame
 
 
 async def finish_in_thread(work: Callable[[], T]) -> T:
