@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wires import in_virtual_time
 
 from together_batches._jobs.poller import Poller
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import plain_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

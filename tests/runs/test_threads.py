@@ -92,6 +92,14 @@ async def test_a_caller_that_is_cancelled_again(*, large: bool) -> None:
     assert not has_parted
 
 
+@pytest.mark.parametrize("large", [True, False])
+async def test_stop_iteration_is_an_error(*, large: bool) -> None:
+    """``StopIteration``, such as of ``next()`` in a function of the caller, is an error, and blocks nothing."""
+    with own_thread(), pytest.raises(RuntimeError) as caught:
+        await in_thread(lambda _: next(iter(())), large=large)
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
 async def test_an_error_is_raised() -> None:
     """An exception of the work is raised in the caller."""
 

@@ -20,7 +20,7 @@ from together_batches._jobs.cancel import (
 )
 from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import ReadyItems, plain_group, stream_from_task
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
@@ -305,8 +305,6 @@ def iter_cancel(
     api: CancelApi, bulk: BulkContext, job_ids: Ids, *, max_concurrency: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
-    from together_batches._jobs.task_stream import ReadyItems, stream_from_task
-
     ready = ReadyItems[CancelOutcome]()
 
     def admit(name: str) -> bool:

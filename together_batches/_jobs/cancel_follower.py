@@ -10,7 +10,7 @@ import attrs
 from together_batches._jobs.cancel import CancelApi, CancelCall, cancel_once, outcome_of_unclear
 from together_batches._jobs.poller import FIRST_DRAIN_SECONDS, Poller, longer_drain
 from together_batches._jobs.status_reader import Found, StatusReader
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import plain_group
 from together_batches.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelResult

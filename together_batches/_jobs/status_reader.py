@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches._jobs.job_ids import by_ids
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import plain_group
 from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 

@@ -20,8 +20,7 @@ from together_batches._jobs.awaited_job import AwaitedJob, state_of
 from together_batches._jobs.patience import say_how_long
 from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, StatusReader
-from together_batches._jobs.task_group import plain_group
-from together_batches._jobs.task_stream import ReadyItems, stream_from_task
+from together_batches._jobs.tasks import ReadyItems, plain_group, stream_from_task
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
 from together_batches.models import BatchJob

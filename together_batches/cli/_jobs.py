@@ -212,7 +212,7 @@ async def print_each(
 
     If the command is ended early, all that is known by then is printed: what was deleted cannot be found out later.
     """
-    from together_batches._jobs.task_group import plain_group
+    from together_batches._jobs.tasks import plain_group
 
     answers: dict[str, T | BatchesError] = {}
     errors: list[BatchesError] = []

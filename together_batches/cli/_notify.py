@@ -99,7 +99,7 @@ async def notifying(
 
     ``run`` is the directory of a run, whose ledger notes the deliveries; ``labels`` are those of jobs.
     """
-    from together_batches._jobs.task_group import plain_group
+    from together_batches._jobs.tasks import plain_group
 
     async with AsyncExitStack() as stack:
         ledger = None if run is None else _RunLedger(run)

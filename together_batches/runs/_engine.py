@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules

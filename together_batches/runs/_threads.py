@@ -51,12 +51,18 @@ async def in_thread(work: Callable[[Callable[[], None]], T], *, large: bool = Fa
         if over.is_set():
             raise _StoppedError
 
+    def done() -> T:
+        try:
+            return work(raise_if_cancelled)
+        except StopIteration as error:  # a future refuses it, and would never be done
+            raise RuntimeError("StopIteration in a thread") from error
+
     executor = _thread.get() if large else None
     working: asyncio.Future[T]
     if executor is None:
-        working = asyncio.ensure_future(to_thread.run_sync(work, raise_if_cancelled))
+        working = asyncio.ensure_future(to_thread.run_sync(done))
     else:
-        working = asyncio.get_running_loop().run_in_executor(executor, work, raise_if_cancelled)
+        working = asyncio.get_running_loop().run_in_executor(executor, done)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyio import EndOfStream, create_memory_object_stream, from_thread
 
-from together_batches._jobs.task_group import plain_group
+from together_batches._jobs.tasks import plain_group
 from together_batches.errors import UsageError
 from together_batches.rows import BatchResult
 from together_batches.runs._threads import in_thread
