@@ -48,17 +48,19 @@ def read(source: Source) -> Iterator[BatchRequest]:
         yield from cast("Iterable[BatchRequest]", source)
         return
     for lines in cut_lines(blocks_of(cast("Bytes", source)), LineSplitter()):
-        for line in lines:
-            if line.whole and not line.content.strip(JSON_SPACE):
+        are_plain = lines.are_plain
+        for place, content in enumerate(lines.contents):
+            is_whole = are_plain or lines[place].whole
+            if is_whole and not content.strip(JSON_SPACE):
                 continue
             try:
-                if not line.whole:
-                    message = (
-                        f"the line has {format_count(line.length)} bytes, more than {format_count(MAX_LINE_BYTES)}"
-                    )
+                if not is_whole:
+                    length = format_count(lines[place].length)
+                    message = f"the line has {length} bytes, more than {format_count(MAX_LINE_BYTES)}"
                     raise ValidationError(message)
-                yield decode(line.content)
+                yield decode(content)
             except ValidationError as error:
+                line = lines[place]
                 places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
                 raise ValidationError(f"{name_of(source)}: {places[0]}", problems=places) from error
 

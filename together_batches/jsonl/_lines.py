@@ -93,7 +93,7 @@ class Lines:
         return map(_LINE, zip(count(self.number), self.offsets(), self.contents, lengths, strict=False))
 
     def __getitem__(self, place: int) -> Line:
-        return next(iter(self.part(place, place + 1)))
+        return next(iter(self.part(place, place + 1))) if self._lines is None else self._lines[place]
 
     def part(self, start: int, stop: int) -> Lines:
         """Return the lines from one position up to another."""
@@ -186,11 +186,20 @@ class LineSplitter:
         )
 
     def _odd(self, contents: list[bytes]) -> Lines:
-        lines: list[Line] = []
-        for content in contents:
-            self._hold(content)
-            lines.append(self._held_line())
+        self._hold(contents[0])
+        lines = [self._held_line()]
+        for content in contents[1:]:
+            length = len(content)
+            lines.append(self._ended(self._number + 1, self._offset, content, length))
+            self._number += 1
+            self._offset += length + 1
         return Lines.of(lines)
+
+    def _ended(self, number: int, offset: int, content: bytes, length: int) -> Line:
+        """Return a line without its line end."""
+        if content.endswith(b"\r"):
+            content, length = content[:-1], length - 1
+        return Line(number, offset, content if length <= self._max else content[: self._kept], length)
 
     def peek(self) -> Line | None:
         """Return the unfinished line as far as it was received, if any. It continues in the next chunk."""
