@@ -29,7 +29,7 @@ from together_batches.runs._records import Attempt
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from anyio import CancelScope, to_thread
+from anyio import to_thread
+
+from together_batches._local.until_done import until_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -59,15 +61,5 @@ async def in_thread(work: Callable[[Callable[[], None]], T], *, large: bool = Fa
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         over.set()
-        await ended(working)
+        await until_done(working)
         raise
-
-
-async def ended(future: asyncio.Future[Any]) -> None:
-    """Wait for the end of a future, however often the waiting task is cancelled, and disregard its result."""
-    with CancelScope(shield=True):  # without it, a cancelled scope would cancel each wait at once
-        while not future.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()  # retrieved, so that it is not logged: the cancellation takes precedence

@@ -9,8 +9,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from anyio import CancelScope
-
+from together_batches._local.until_done import until_done
 from together_batches.errors import RunLedgerError
 from together_batches.runs import _lock
 from together_batches.runs._ledger.advice import explained
@@ -26,7 +25,6 @@ from together_batches.runs._ledger.connection import (
 )
 from together_batches.runs._ledger.schema import ATTEMPT, DELIVERY, RUN, SESSION, UPGRADES, VERSION, load_all
 from together_batches.runs._records import Session
-from together_batches.runs._threads import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -51,8 +49,7 @@ async def opened(
         await ledger.open()
         yield ledger
     finally:
-        with CancelScope(shield=True):
-            await ledger.close()
+        await ledger.close()
 
 
 class SqliteLedger:
@@ -100,7 +97,7 @@ class SqliteLedger:
         await self._do("read", connect)
 
     async def close(self) -> None:
-        """Finish pending work, and close the file."""
+        """Finish pending work, and close the file, whatever is cancelled meanwhile."""
 
         def close() -> None:
             with self._resources:
@@ -108,13 +105,10 @@ class SqliteLedger:
                     with suppress(sqlite3.Error), transaction(self._connection):
                         self._note_time()  # without it, only the end of the session is less exact
 
-        # In a task of its own: a cancellation of the caller's, which no scope holds off, would leave the file open.
         closed = asyncio.ensure_future(self._do("written", close))
         try:
-            await asyncio.shield(closed)
-        except asyncio.CancelledError:
-            await ended(closed)
-            raise
+            await until_done(closed)
+            await closed
         finally:
             self._thread.shutdown(wait=False)
 
