@@ -75,7 +75,7 @@ async def test_a_foreign_lock_beside_a_ledger_is_left_alone(run: Runner, tmp_pat
 
 
 def test_what_a_stopped_run_leaves_is_taken_over(tmp_path: Path) -> None:
-    """A stopped run's directory is adopted by the marker of its lock; older versions, if no other file is present."""
+    """A stopped run's directory is adopted by the marker of its lock; without it, if no other file is present."""
     check_directory(tmp_path, None)
     with locked(tmp_path):
         pass
@@ -85,9 +85,17 @@ def test_what_a_stopped_run_leaves_is_taken_over(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"it holds notes\.txt"):
         check_directory(tmp_path, None)
     (tmp_path / "notes.txt").unlink()
-    for name in ("input.jsonl", "invalid.jsonl", ".input.jsonl.new.part", ".ledger.sqlite.0123456789abcdef.part"):
+    (tmp_path / "ids").mkdir()
+    for name in (
+        *("input.jsonl", "invalid.jsonl", ".input.jsonl.new.part", ".ledger.sqlite.0123456789abcdef.part"),
+        *("sent.jsonl", "rows.jsonl", "ids/00001.jsonl", "ids/.00002.jsonl.new.part"),
+    ):
         (tmp_path / name).touch()
     check_directory(tmp_path, None)
+    (tmp_path / "ids" / "cards.jsonl").touch()
+    with pytest.raises(UsageError, match=r"it holds ids"):
+        check_directory(tmp_path, None)
+    (tmp_path / "ids" / "cards.jsonl").unlink()
     (tmp_path / "input.jsonl").unlink()
     (tmp_path / "input.jsonl").symlink_to("/dev/null")
     with pytest.raises(UsageError, match=r"it holds input\.jsonl"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import RunError, runs
-from together_batches.emulator import Fault, Timing
+from together_batches.emulator import Failure, Fault, Timing
 from together_batches.runs import RunEvent, RunEventKind
 
 from .stage import ROWS, Runner
@@ -155,6 +155,19 @@ async def test_the_first_job_stays_alone(run: Runner, emulator: Emulator, time: 
     assert (await run(max_jobs=100, poll_interval=50, on_event=on_event)).ok
     assert len(created) == 3
     assert min(created) >= 300
+
+
+async def test_an_upload_that_is_repeated(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """No job is looked for because of an upload that is known, if the ledger says that no create was sent for it."""
+    run.fates.planned = {"row-5": [Failure()]}
+    await _stopped(run, RunEventKind.UPLOADED, times=2, max_rows_per_job=50)
+    (job,) = emulator.jobs
+    # The results of the first attempt are read again, so that the second one is uploaded again.
+    emulator.fail(Fault(on="file", status=200, body={"id": job["output_file_id"], "bytes": 5}))
+    began = time.seconds
+    report = await run()
+    assert (report.ok, len(emulator.jobs), emulator.count("store")) == (True, 2, 2)
+    assert time.seconds - began < 60
 
 
 async def test_without_files_of_their_own(run: Runner, emulator: Emulator) -> None:

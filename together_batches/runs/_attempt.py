@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from together_batches._jobs.patience import until_found
 from together_batches.errors import APIError, APIResponseValidationError, NotFoundError, ResultsUnavailableError
 from together_batches.models import BatchJobStatus
+from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
@@ -61,13 +62,10 @@ class AttemptWork(ABC):
     async def save(self, **changes: Any) -> None:
         """Change the attempt, and return when the change is durable."""
 
+    @property
     @abstractmethod
-    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
-        """Return the listed job of the attempt's file that no record names."""
-
-    @abstractmethod
-    def is_of_another(self, job: BatchJob) -> bool:
-        """Return whether the job belongs to another attempt."""
+    def others(self) -> Iterable[Attempt]:
+        """The other attempts that are known."""
 
     @abstractmethod
     async def until_answered(
@@ -136,6 +134,15 @@ class AttemptWork(ABC):
         return found
 
     # --- which job it is ------------------------------------------------------------------------------------------
+
+    def is_of_another(self, job: BatchJob) -> bool:
+        """Return whether the job belongs to another attempt."""
+        return any(other.job_id == job.id for other in self.others)
+
+    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
+        """Return the listed job of the attempt's file that no record names."""
+        known = {self.attempt.job_id, *(other.job_id for other in self.others)}
+        return lost_job(self.attempt, self.settings, jobs, known=known)
 
     async def note_job(self, created: Created, **changes: Any) -> None:
         """Record the job of the attempt, with other ``changes``, and report it."""

@@ -53,8 +53,8 @@ class Beginning:
     async def upload(self) -> None:
         """Upload the rows. An upload costs nothing, and may be repeated.
 
-        The content of a marked file is unique. If the service already knows it, although that is not recorded, an
-        earlier process uploaded it, and perhaps created its job. An unmarked one may have been uploaded by anyone.
+        The content of a marked file is unique. If the service already knows it, and the attempt does not, an earlier
+        process uploaded it, and perhaps created its job. An unmarked one may have been uploaded by anyone.
         """
         work = self._work
         if work.attempt.file_id is not None:
@@ -64,7 +64,8 @@ class Beginning:
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = attempt.former_file_ids_with(uploaded.known_id)
-        if is_marked and self._may_be_uploaded and uploaded.known_id and not attempt.posts:
+        is_unrecorded = uploaded.known_id is not None and uploaded.known_id not in attempt.file_ids
+        if is_marked and self._may_be_uploaded and is_unrecorded and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._may_be_uploaded = False  # it is recorded from here on
         await work.save(**changes)

@@ -25,7 +25,6 @@ from together_batches.runs._attempt import AttemptWork
 from together_batches.runs._attempt_files import upload_name, write_piece
 from together_batches.runs._binary import BinaryInput, write_sink
 from together_batches.runs._context import log_failure, name_of
-from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
 from together_batches.runs._threads import in_thread
 
@@ -34,13 +33,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from together_batches._jobs.create import Created
     from together_batches._protocol.files import Uploaded
     from together_batches._protocol.upload_marks import Mark
     from together_batches._schema.adapters import Adapter
     from together_batches.errors import APIError, BatchesError
     from together_batches.jsonl import Readable
-    from together_batches.models import BatchJob
     from together_batches.runs._binary import BinarySink
     from together_batches.runs._context import RunApi
     from together_batches.runs._joining import Arranged
@@ -118,14 +115,10 @@ class CallerAttempt(AttemptWork):
         await saving
         self._attempt = attempt
 
-    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
-        """Return the listed job of the attempt's file that no record names."""
-        known = {self._attempt.job_id, *(each.job_id for each in self._earlier)}
-        return lost_job(self._attempt, self.settings, jobs, known=known)
-
-    def is_of_another(self, job: BatchJob) -> bool:
-        """Return whether the job belongs to an earlier attempt."""
-        return any(each.job_id == job.id for each in self._earlier)
+    @property
+    def others(self) -> Sequence[Attempt]:
+        """The earlier attempts."""
+        return self._earlier
 
     async def until_answered(
         self, what: str, call: Callable[[], Awaitable[T]], *, is_over: Callable[[APIError], bool] = lambda _: False

@@ -32,6 +32,7 @@ JOINED = f"{DOWNLOADS}/00000-0.jsonl"
 _JOURNALS = tuple(f"{_ledger.NAME}{end}" for end in ("-journal", "-wal", "-shm"))
 _FILES = "|".join(map(re.escape, (SPOOL, INVALID, SENT, ROWS)))
 _PART = re.compile(rf"\.({_FILES})\.new\.part|\.{re.escape(_ledger.NAME)}\.[0-9a-f]+\.part(-\w+)?")
+_ID_FILE = re.compile(r"\d{5,}\.jsonl|\.\d{5,}\.jsonl\.new\.part")
 _SCRATCH = re.compile(r"\d{5,}-\d+(-\d+)?\.jsonl|\.\d{5,}-\d+\.jsonl\.new\.part|\.together-batches-[0-9a-f-]+\.part")
 
 
@@ -80,10 +81,15 @@ def _name_within(directory: Path, given: Path | None) -> str | None:
 
 
 def _is_ours(directory: Path, name: str) -> bool:
-    """Return whether an older version leaves this file when a run is stopped before it has a ledger."""
+    """Return whether a run that was stopped before it had a ledger leaves this.
+
+    It is recognised by its name if the lock has no marker: that of an older version, or cut by a full disk.
+    """
     path = directory / name
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink():
         return False
+    if path.is_dir():
+        return name == IDS and all(_ID_FILE.fullmatch(each.name) for each in path.iterdir())
     if name == _lock.NAME:
         return _lock.is_lock(directory)
-    return name in {SPOOL, INVALID, *_JOURNALS} or _PART.fullmatch(name) is not None
+    return path.is_file() and (name in {SPOOL, INVALID, SENT, ROWS, *_JOURNALS} or _PART.fullmatch(name) is not None)

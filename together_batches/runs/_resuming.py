@@ -61,9 +61,10 @@ class Resuming:
             await self._check_account(attempts)
         for attempt in attempts:
             if attempt.job_id is None:
-                found = self._store.lost_job(attempt, of_files[attempt.key])
+                work = self._work_on(attempt.key)
+                found = work.lost_job(of_files[attempt.key])
                 if found is not None:
-                    await self._work_on(attempt.key).note_job(found)
+                    await work.note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
-    from together_batches._jobs.create import Created
     from together_batches._protocol.files import Uploaded
     from together_batches.errors import APIError, BatchesError
-    from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key
@@ -68,13 +66,10 @@ class RunAttempt(AttemptWork):
         """Change the attempt, and return when the change is durable."""
         await self._store.save(self._key, **changes)
 
-    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
-        """Return the listed job of the attempt's file that the ledger does not know."""
-        return self._store.lost_job(self.attempt, jobs)
-
-    def is_of_another(self, job: BatchJob) -> bool:
-        """Return whether the job belongs to another attempt."""
-        return any(attempt.job_id == job.id and attempt.key != self._key for attempt in self._store.attempts)
+    @property
+    def others(self) -> Iterable[Attempt]:
+        """The other attempts of the run."""
+        return (attempt for attempt in self._store.attempts if attempt.key != self._key)
 
     async def until_answered(
         self, what: str, call: Callable[[], Awaitable[T]], *, is_over: Callable[[APIError], bool] = lambda _: False

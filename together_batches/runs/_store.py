@@ -9,15 +9,12 @@ import attrs
 
 from together_batches.rows import Usage
 from together_batches.runs import rules
-from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from together_batches._jobs.create import Created
-    from together_batches.models import BatchJob
     from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Run, Shard
 
 _NOTED_AFTER_SECONDS = 1.0
@@ -74,11 +71,6 @@ class RunStore:
         return rules.next_attempt(
             shard, self.at_shard(shard), max_attempts=run.max_attempts, now=now, retry_invalid=run.retry_invalid
         )
-
-    def lost_job(self, attempt: Attempt, jobs: Iterable[BatchJob]) -> Created | None:
-        """Return the listed job of the attempt's file that the ledger does not know."""
-        known = {other.job_id for other in self.attempts}
-        return lost_job(attempt, self.run, jobs, known=known)
 
     @property
     def buckets(self) -> rules.Buckets:

@@ -97,7 +97,7 @@ class SqliteLedger:
         await self._do("read", connect)
 
     async def close(self) -> None:
-        """Finish pending work, and close the file."""
+        """Finish pending work, and close the file, whatever is cancelled meanwhile."""
 
         def close() -> None:
             with self._resources:
