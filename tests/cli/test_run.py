@@ -252,8 +252,9 @@ def left(
             created += 1
             signal.raise_signal(signal.SIGINT)
 
+    emulator.timing = Timing(validating=0, running=3_600)
     monkeypatch.setattr(_command, "print_err", print_err)
-    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *options)
+    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN, *options)
 
 
 def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
