@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_drawn_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A bar that is not shown writes nothing."""
     with bar(10, shown=False) as show:
         show(5, 1)

@@ -100,7 +100,7 @@ def test_json(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     assert report["job_ids"] == [job["id"] for job in swift.jobs]
 
 
-def test_what_is_asked_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
+def test_settings_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
     """Options of the jobs are sent with each create, and each file is written to the requested path."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     (here / "clips.jsonl").write_bytes(jsonl.encode(clip))
