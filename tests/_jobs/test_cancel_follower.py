@@ -192,7 +192,7 @@ async def test_a_key_that_may_not_list_reads_one_by_one() -> None:
 
 
 @in_virtual_time
-async def test_failed_polls_are_ridden_out() -> None:
+async def test_failed_polls_are_repeated() -> None:
     """A few failed polls are retried; after that the last known state is reported, with the error."""
     service = Service()
     service.reads = {

@@ -239,7 +239,7 @@ async def test_a_file_that_is_both_is_read_once() -> None:
     assert names(await account.rows()) == [("success", "a")]
 
 
-async def test_rows_before_a_break_are_told() -> None:
+async def test_rows_before_a_break_are_yielded() -> None:
     """The rows before a broken stream are yielded, and then its error is raised: it never ends silently."""
     account = Account(lines(answer("a"), answer("b")), size=len(answer("a")) + 1, breaks=1)
     stream = account.results(requests=["a", "b"])
@@ -293,7 +293,7 @@ async def test_requests_are_not_read_from_a_pipe_by_its_name(tmp_path: Path) -> 
         await asyncio.wait_for(Account(lines(answer("a"))).rows(requests=pipe), 1)
 
 
-async def test_requests_that_cannot_be_told_apart() -> None:
+async def test_requests_with_the_same_id() -> None:
     """Requests with the same id are refused, because their answers could not be assigned."""
     account = Account(lines(answer("a")))
     with pytest.raises(ValidationError, match="rows 1 and 3 have the same custom_id 'a', and 1 more") as caught:
@@ -468,7 +468,7 @@ async def test_a_job_is_read_anew_unless_it_has_finished() -> None:
     assert account.requests.count("job job-1") == 1
 
 
-async def test_what_cannot_be_is_told_at_once() -> None:
+async def test_invalid_arguments_are_reported_at_once() -> None:
     """Invalid arguments are reported before the iteration begins."""
     account = Account()
     with pytest.raises(UsageError, match="a job id is empty"):

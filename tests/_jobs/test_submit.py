@@ -232,7 +232,7 @@ _ODD_PROBLEMS = [
 
 
 @pytest.mark.parametrize("kind", ["list", "async"])
-async def test_every_problem_of_requests_is_told(kind: str) -> None:
+async def test_every_problem_of_requests_is_reported(kind: str) -> None:
     """All problems of requests are reported at once by position, values that JSON cannot represent included."""
 
     async def one_by_one() -> AsyncIterator[Any]:

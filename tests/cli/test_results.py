@@ -84,7 +84,7 @@ def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_every_request_is_told(run: Run, job_id: str, requests: str) -> None:
+def test_every_request_is_printed(run: Run, job_id: str, requests: str) -> None:
     """Missing rows are reported and set the exit code; the order of the input is optional."""
     ran = run("results", job_id, "--requests", requests)
     assert ran.code == 5

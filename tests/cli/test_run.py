@@ -108,7 +108,7 @@ def test_json(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     assert report["job_ids"] == [job["id"] for job in swift.jobs]
 
 
-def test_what_is_asked_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
+def test_settings_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
     """Options of the jobs are sent with each create, and each file is written to the requested path."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     (here / "clips.jsonl").write_bytes(jsonl.encode(clip))
@@ -261,8 +261,9 @@ def left(
             created += 1
             signal.raise_signal(signal.SIGINT)
 
+    emulator.timing = Timing(validating=0, running=3_600)
     monkeypatch.setattr(_command, "print_err", print_err)
-    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *options)
+    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN, *options)
 
 
 def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:

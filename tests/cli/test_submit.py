@@ -72,7 +72,7 @@ def test_on_a_terminal(run: Run, emulator: Emulator, requests: str, on_terminal:
     assert re.fullmatch("  file-[0-9a-f-]{36}", second)
 
 
-def test_what_is_asked_of_the_job(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+def test_settings_of_the_job(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     """Options of the job are sent with the create."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     (tmp_path / "clips.jsonl").write_bytes(jsonl.encode(clip))

@@ -261,7 +261,7 @@ async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulato
     assert len(emulator.requests) == 0
 
 
-async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
+async def test_a_second_call_does_nothing(run: Runner, emulator: Emulator) -> None:
     """A further call on a finished run returns its report, without a request to the service."""
     report = await run()
     requested = len(emulator.requests)
@@ -289,7 +289,7 @@ async def test_lines_with_their_texts(run: Runner, options: dict[str, Any]) -> N
     assert await run(with_text=True, **options) == report  # the output is recognised
 
 
-async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> None:
+async def test_failed_rows_are_sent_again_alone(run: Runner, emulator: Emulator) -> None:
     """Rows with transient failures go again in a new job, others do not; each row has its last answer, in place."""
     gone, lost, bad = Failure(), Missing(), Failure("four stops at most", "invalid_request_error")
     run.fates.planned = {"row-1": [gone, lost], "row-2": [lost], "row-4": [bad], "row-9": [gone, gone, gone]}
@@ -307,7 +307,7 @@ async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> N
     assert [json.loads(line) for line in run.failures.read_bytes().splitlines()] == failed
 
 
-async def test_rows_that_never_come(run: Runner) -> None:
+async def test_rows_that_stay_missing(run: Runner) -> None:
     """Rows that never come are reported missing; a call with more attempts resumes and replaces both files."""
     run.fates.planned = {"row-5": [Missing()]}
     report = await run(max_attempts=1)
@@ -410,7 +410,7 @@ async def test_bad_lines(run: Runner, emulator: Emulator) -> None:
         ({"source": "missing.jsonl"}, "cannot read .*missing.jsonl"),
     ],
 )
-async def test_places_that_cannot_be(
+async def test_invalid_paths(
     run: Runner, tmp_path: Path, options: dict[str, str], expected: str, emulator: Emulator
 ) -> None:
     """Invalid paths are refused before a request is sent."""
@@ -444,7 +444,7 @@ async def test_places_that_cannot_be(
         ({"retry_delays": [30, -1]}, "retry_delays must be a number, zero or more"),
     ],
 )
-async def test_arguments_that_cannot_be(run: Runner, options: dict[str, Any], expected: str) -> None:
+async def test_invalid_arguments(run: Runner, options: dict[str, Any], expected: str) -> None:
     """Invalid arguments are refused with a message."""
     with pytest.raises(UsageError, match=expected):
         await run(**options)
@@ -468,7 +468,7 @@ async def test_a_callback_has_to_be_plain(run: Runner) -> None:
     assert run.kinds.count(RunEventKind.CREATED) == 3
 
 
-async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> None:
+async def test_existing_files_are_left_alone(run: Runner, emulator: Emulator) -> None:
     """Existing files are refused before a request is sent; with ``overwrite`` they are replaced, only at the end."""
     run.output.write_bytes(b"precious")
     with pytest.raises(UsageError, match=r"out\.jsonl exists already, and is left alone; overwrite=True"):
@@ -531,7 +531,7 @@ async def test_cancelled_and_continued(run: Runner, emulator: Emulator, kind: Ru
     assert [line["custom_id"] for line in run.lines] == IDS
 
 
-async def test_a_job_that_nobody_heard_of_is_found(run: Runner, emulator: Emulator) -> None:
+async def test_the_job_of_a_lost_create_is_found(run: Runner, emulator: Emulator) -> None:
     """A create whose answer was lost is not sent again: its job is looked for, by the service's clock."""
     await _stopped(run, RunEventKind.UPLOADED)
     view = runs.read(run.directory)
@@ -940,7 +940,7 @@ async def test_unfinished_jobs(run: Runner, emulator: Emulator) -> None:
     assert ([job.id for job in found.jobs], found.unconfirmed) == ([job_id], ())
 
 
-async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emulator) -> None:
+async def test_cancelling_the_job_of_a_lost_create(run: Runner, emulator: Emulator) -> None:
     """A job whose create was not answered is found and cancelled; a run without jobs has none; no run is an error."""
     await _stopped(run, RunEventKind.UPLOADED)
     assert str(await run.batches.cancel_run(run.directory)) == "no jobs"
@@ -957,7 +957,7 @@ async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emul
 # --- failures ---
 
 
-async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+async def test_transient_failures_are_waited_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
     """Failures at every step are retried however often they return, with pauses of up to a minute."""
     for step in ("begin_upload", "store", "preprocess", "file", "list", "retrieve", "content"):
         emulator.fail(Fault(on=step, status=503, times=7))

@@ -168,6 +168,9 @@ async def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
         ahead: Any = timedelta(days=400)
         with pytest.raises(KilledError):
             await world.live(step)
+        lost = [attempt for attempt in world.ledger.attempts.values() if attempt.creating_at and not attempt.job_id]
+        if not lost:
+            continue
         for key, attempt in world.ledger.attempts.items():
             world.ledger.attempts[key] = attrs.evolve(
                 attempt,

@@ -65,7 +65,7 @@ def test_two_files_become_one(tmp_path: Path) -> None:
     assert printed == [("a", "success"), ("b", "failure"), ("c", "missing"), ("d", "success")]
 
 
-def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
+def test_rows_that_match_no_request(tmp_path: Path) -> None:
     """Second answers, answers to other requests, and unreadable lines are omitted and counted."""
     arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
     assert (arranged.outcomes, arranged.usage, arranged.strays, arranged.left) == (b"sm", Usage(1, 0, 1), 3, 1)

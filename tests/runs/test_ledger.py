@@ -239,7 +239,7 @@ def test_what_is_no_ledger(directory: Path, content: bytes) -> None:
         _ledger.read(directory)
 
 
-def test_a_database_of_somebody_else(directory: Path) -> None:
+def test_a_database_of_another_program(directory: Path) -> None:
     """A database of another program is left alone."""
     (directory / "ledger.sqlite").unlink()
     with closing(sqlite3.connect(directory / "ledger.sqlite")) as other:
@@ -460,7 +460,7 @@ async def test_a_ledger_that_is_replaced_under_a_process(directory: Path, replac
     assert not replaced or _ledger.read(directory).attempts == (ATTEMPT,)
 
 
-async def test_looking_while_a_process_is_at_it(directory: Path) -> None:
+async def test_reading_while_a_process_works_on_it(directory: Path) -> None:
     """A reader sees what was saved as of one moment, and blocks no writer."""
     async with _opened(directory) as ledger:
         for number in range(1, 40):
@@ -525,7 +525,7 @@ async def test_going_on_without_the_right_to_write(sealed: Path, as_nobody: AsNo
             _ledger.read(sealed)
 
 
-async def test_somebody_else_has_locked_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ledger_that_another_process_has_locked(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger locked by another process is reported as that, after some patience, and not as corrupt."""
     monkeypatch.setattr(ledger_connection, "_BUSY_SECONDS", 0)
     async with _opened(directory) as ledger:
@@ -780,7 +780,7 @@ def test_looking_at_version_1(old: Path) -> None:
     assert _content(old) == before
 
 
-def test_looking_at_version_1_while_a_process_of_that_is_at_it(old: Path) -> None:
+def test_reading_version_1_while_a_process_works_on_it(old: Path) -> None:
     """A read shows what a process of version 1 has saved while that is running."""
     with locked(old), _plain(old) as connection:
         connection.execute("UPDATE attempt SET status = 'EXPIRED' WHERE shard = 1")

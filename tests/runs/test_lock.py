@@ -67,7 +67,7 @@ def test_twice_in_one_process(tmp_path: Path) -> None:
         pass
 
 
-def test_who_it_is_may_not_be_told(tmp_path: Path) -> None:
+def test_a_holder_whose_name_cannot_be_read(tmp_path: Path) -> None:
     """The refusal is raised without the holder's name, too, if that is unreadable."""
     with locked(tmp_path):
         (tmp_path / "lock").write_bytes(b"\xff")

@@ -130,7 +130,7 @@ def test_bad_lines_are_refused(path: Path) -> None:
     assert "custom_id is that of line 1 too" in raised.value.problems[1]
 
 
-def test_more_bad_lines_than_anyone_reads(path: Path) -> None:
+def test_very_many_bad_lines(path: Path) -> None:
     """All problems are counted, and the first thousand are listed."""
     content = _lines(*(b"{" if number % 2 else _row(str(number)) for number in range(3_000)))
     with pytest.raises(ValidationError, match=r"1 500 problems in lines 2, 4, .*40, …; the first: line 2 ") as raised:
@@ -247,7 +247,7 @@ def test_an_input_that_changes_while_it_is_read(path: Path) -> None:
         _scan(path, content, raise_if_cancelled=raise_if_cancelled)
 
 
-def test_whoever_waits_may_end_it(path: Path) -> None:
+def test_a_cancelled_scan_ends(path: Path) -> None:
     """The caller can stop the read at the next block."""
 
     def raise_if_cancelled() -> None:

@@ -96,7 +96,7 @@ def test_a_lane_for_each_shard() -> None:
     assert {"1", "2", "all 10", "9 of 10"} <= set(words(image))
 
 
-def test_what_is_told_of_a_stretch() -> None:
+def test_the_tooltip_of_a_stretch() -> None:
     """The tooltip of a bar names the job, the duration, and the error."""
     assert [shown for phase, _, shown in bars(drawn(FINISHED)) if phase == "tb-running"][1:] == [
         "shard 1, attempt 2 (2 rows): running for 20s; job " + JOB,
