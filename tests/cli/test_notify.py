@@ -418,3 +418,18 @@ def test_a_delivery_that_cannot_be_noted(
     ran = run("run", "requests.jsonl", "-o", "answers.jsonl", *OFTEN, "--exec", noting(here / "seen"))
     assert (ran.code, len(noted(here / "seen"))) == (0, 1)
     assert "warning: a notification was delivered, and may be again: the disk is full\n" in ran.err
+
+
+def test_the_end_of_a_run_whose_ledger_cannot_be_read(
+    run: Run, swift: Emulator, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That its end is not delivered is a warning, and a failure: it is not taken for a run that never began."""
+
+    def refuse(_: Path) -> None:
+        message = "too many open files"
+        raise BatchesError(message)
+
+    monkeypatch.setattr(_ledger, "read", refuse)
+    ran = run("run", "requests.jsonl", "-o", "answers.jsonl", *OFTEN, "--exec", noting(here / "seen"))
+    assert (ran.code, (here / "answers.jsonl").exists(), (here / "seen").exists()) == (1, True, False)
+    assert "warning: the end of the run was not notified: too many open files\n" in ran.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial, update_wrapper
 from time import monotonic
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches._text import lasted
 from together_batches.cli._command import Common, option
 from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._local_files import has_run
 from together_batches.cli._notifications import WEBHOOK_SECRET, WEBHOOK_URL, job_stuck
 from together_batches.cli._numbers import duration
 from together_batches.cli._text import PROGRAM, count_of, print_err
@@ -20,7 +21,7 @@ from together_batches.config import Secret
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
     from together_batches.runs import RunReport
-    from together_batches.runs._records import LedgerSnapshot
+    from together_batches.runs._records import Delivery, LedgerSnapshot
 
     Channel = Callable[[Notification], Awaitable[str | None]]
     """Function that delivers a notification, and returns why it failed, or None."""
@@ -182,7 +183,12 @@ class Notifier:
     async def send_end(self, report: RunReport | None, code: Exit) -> None:
         """Deliver the end of a call of the run soon; without a report, an error has ended it."""
         if self.channels and self._ledger is not None:
-            found = await self._ledger.ended(report, code)
+            try:
+                found = await self._ledger.ended(report, code)
+            except BatchesError as error:
+                self.failed += 1
+                print_err(f"{PROGRAM}: warning: the end of the run was not notified: {error}")
+                return
             if found is not None:
                 self.send(found)
 
@@ -273,17 +279,18 @@ class _RunLedger:
         from together_batches.cli._notifications import run_ended
         from together_batches.runs._reading import view_of
 
-        snapshot = await self._read()
-        if snapshot is None:
+        if not has_run(self._directory):
             return None
+        snapshot = await self._read()
         found = view_of(self._directory, snapshot, None) if report is None else report
         return run_ended(snapshot.run.id, found, attempts=len(snapshot.attempts), exit_code=code)
 
     async def has(self, message_id: str, channel: str) -> bool:
         """Return whether a delivery is noted."""
         if self._noted is None:
-            snapshot = await self._read()
-            noted = () if snapshot is None else snapshot.deliveries
+            noted: Sequence[Delivery] = ()
+            with suppress(BatchesError):  # then what was delivered may be delivered again
+                noted = (await self._read()).deliveries
             self._noted = {(each.message_id, each.channel) for each in noted}
         return (message_id, channel) in self._noted
 
@@ -300,12 +307,9 @@ class _RunLedger:
         except BatchesError as error:
             print_err(f"{PROGRAM}: warning: a notification was delivered, and may be again: {error}")
 
-    async def _read(self) -> LedgerSnapshot | None:
+    async def _read(self) -> LedgerSnapshot:
         from anyio import to_thread
 
         from together_batches.runs import _ledger
 
-        try:
-            return await to_thread.run_sync(_ledger.read, self._directory)
-        except BatchesError:
-            return None
+        return await to_thread.run_sync(_ledger.read, self._directory)
