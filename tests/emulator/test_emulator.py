@@ -16,8 +16,10 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
 import pytest
 
 from emulator.conftest import START
@@ -335,6 +337,19 @@ async def test_a_storage_port_that_was_taken_meanwhile_is_an_oserror() -> None:
         await emulator.start()
     async with emulator:
         assert emulator.files == []
+
+
+async def test_a_close_that_is_cancelled() -> None:
+    """A close within a cancelled scope closes both ports, and then raises the cancellation."""
+    emulator = Emulator()
+    with anyio.CancelScope() as scope:
+        async with emulator:
+            scope.cancel()
+    assert scope.cancelled_caught
+    for url in (emulator.base_url, emulator.storage_origin):
+        parts = urlsplit(url)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(parts.hostname, parts.port)
 
 
 async def test_a_start_that_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,13 +135,22 @@ class Emulator:
     async def close(self) -> None:
         """Stop at once, and drop requests in flight. Closing again does nothing.
 
-        Raises RuntimeError on another loop than the one it was started on.
+        A cancellation is raised only when both ports are closed. Raises RuntimeError on another loop than the one it
+        was started on.
         """
         if any(server.loop is not asyncio.get_running_loop() for server in self._servers):
             raise RuntimeError("the emulator runs on another loop; close it there")
         servers, self._servers = self._servers, ()
-        for server in servers:
-            await server.close()
+        closing = asyncio.gather(*(server.close() for server in servers))
+        cancellation: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.wait([closing])
+            except asyncio.CancelledError as error:
+                cancellation = error
+        closing.result()
+        if cancellation is not None:
+            raise cancellation
 
     async def __aenter__(self) -> Self:
         await self.start()
