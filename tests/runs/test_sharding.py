@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from together_batches import RunChangedError, UsageError, ValidationError
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.runs import _sharding
+from together_batches.runs._files import sha256_of
 from together_batches.runs._sharding import Scan, rows_in, scan, unsplit_rows
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def test_an_input_that_is_gone(path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: there is no such file or directory"):
         _rows_in(path, found.shards[0])
     with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: there is no such file or directory"):
-        _sharding.sha256_of(path, lambda: None)
+        sha256_of(path, lambda: None)
 
 
 def test_an_input_that_changes_while_it_is_read(path: Path) -> None:

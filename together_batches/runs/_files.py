@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from together_batches._local import os_errors
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol.result_rows import with_texts
 from together_batches.errors import UsageError
+from together_batches.jsonl._sources import blocks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from together_batches.jsonl._sources import Bytes
 
 _ADVICE = "fix the cause, and run it again"
 
@@ -64,3 +69,14 @@ class WithTexts:
 def output_file(path: Path, run_id: str, *, hashed: bool) -> AtomicFile:
     """Return an output of a run, outside of its directory."""
     return AtomicFile(path, mark=run_id, fsync=True, hashed=hashed, advice=_ADVICE)
+
+
+def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
+    """Return the size and hash of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    for block in blocks_of(source):
+        raise_if_cancelled()
+        digest.update(block)
+        size += len(block)
+    return size, digest.hexdigest()

@@ -20,10 +20,10 @@ from together_batches.jsonl._sources import blocks_of
 from together_batches.jsonl._table_requests import TableRequests
 from together_batches.runs import _ledger, _repeated_rows
 from together_batches.runs._directory_check import INVALID, SPOOL
-from together_batches.runs._files import run_file
+from together_batches.runs._files import run_file, sha256_of
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._records import Run
-from together_batches.runs._sharding import Scan, scan, sha256_of
+from together_batches.runs._sharding import Scan, scan
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:

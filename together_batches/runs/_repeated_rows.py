@@ -19,9 +19,9 @@ from together_batches._protocol.to_dict import renamed_line
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._repeats import Repeats
 from together_batches.runs._directory_check import JOINED, ROWS, SENT
-from together_batches.runs._files import explained, run_file, scratch_file
+from together_batches.runs._files import explained, run_file, scratch_file, sha256_of
 from together_batches.runs._records import packed
-from together_batches.runs._sharding import rows_in, sha256_of
+from together_batches.runs._sharding import rows_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

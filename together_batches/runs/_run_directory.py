@@ -17,11 +17,11 @@ from together_batches.errors import RunError
 from together_batches.jsonl._lines import changed_lines
 from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._files import explained, make_directory, run_file, scratch_file
+from together_batches.runs._files import explained, make_directory, run_file, scratch_file, sha256_of
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, final_lines
 from together_batches.runs._repeated_rows import write_all_rows
-from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
+from together_batches.runs._sharding import rows_left, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:

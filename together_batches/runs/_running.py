@@ -19,13 +19,12 @@ from together_batches.runs import _input, _ledger, rules
 from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
-from together_batches.runs._files import WithTexts, explained, output_file
+from together_batches.runs._files import WithTexts, explained, output_file, sha256_of
 from together_batches.runs._joining import known_sha256
 from together_batches.runs._lock import locked
 from together_batches.runs._lost_jobs import unfinished_in, warn_of_unconfirmed
 from together_batches.runs._price import price_of_run
 from together_batches.runs._run_directory import RunDirectory
-from together_batches.runs._sharding import sha256_of
 from together_batches.runs._store import RunStore, buckets_of
 from together_batches.runs._threads import in_thread, own_thread
 from together_batches.runs._values import RunEventKind, RunReport

@@ -20,7 +20,6 @@ from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, FirstLines, Rules
 from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
-from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._files import explained
 from together_batches.runs._records import Shard, packed, unpacked
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.jsonl._sources import Bytes
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt
 
@@ -339,19 +337,3 @@ def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) ->
             update(block)
             yield block
             block = file.read(min(size, _BLOCK_BYTES))
-
-
-def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
-    """Return the size and hash of a file."""
-    return measured(blocks_of(source), raise_if_cancelled)
-
-
-def measured(blocks: Iterator[bytes], raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
-    """Return the size and hash of all blocks together."""
-    digest = hashlib.sha256()
-    size = 0
-    for block in blocks:
-        raise_if_cancelled()
-        digest.update(block)
-        size += len(block)
-    return size, digest.hexdigest()
