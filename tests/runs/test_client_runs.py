@@ -829,6 +829,16 @@ async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
     assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 4)
 
 
+async def test_jobs_that_are_larger_than_the_quota(run: Runner, emulator: Emulator) -> None:
+    """A run whose jobs are larger than ``max_enqueued_rows`` is not begun, so the next call can cut smaller ones."""
+    with pytest.raises(UsageError, match="which could never be sent"):
+        await run(max_enqueued_rows=2)
+    report = await run(max_enqueued_rows=2, max_rows_per_job=2)
+    assert (report.ok, len(emulator.jobs)) == (True, 5)
+    with pytest.raises(UsageError, match="which could never be sent"):
+        await run(max_enqueued_rows=1)
+
+
 async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
     """With a limit of tokens no job is created as soon as they are used."""
     report = await run(stop_after_tokens=10)
