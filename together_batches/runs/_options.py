@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -120,14 +121,6 @@ def _delays(given: float | Iterable[float]) -> tuple[float, ...]:
     return seconds
 
 
-def _is_count(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    positive_int(field.name, value)
-
-
-def _is_not_negative(_: object, field: attrs.Attribute[Any], value: float) -> None:
-    positive_number(field.name, value, zero=True)
-
-
 def check_rows_per_job(name: str, value: int) -> None:
     """Raise :class:`UsageError` if this is not a number of rows that a job can have."""
     if positive_int(name, value) > jsonl.MAX_ROWS:
@@ -135,22 +128,25 @@ def check_rows_per_job(name: str, value: int) -> None:
         raise UsageError(message)
 
 
-def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    check_rows_per_job(field.name, value)
-
-
-def _is_prices(_: object, field: attrs.Attribute[Any], value: object) -> None:
+def _check_prices(name: str, value: object) -> None:
     given = cast("Mapping[object, object]", value).values() if isinstance(value, Mapping) else [value]
     if not all(isinstance(price, Price) for price in given):
-        message = f"{field.name} is a Price, or the Price of each model by its name, not {value!r}"
+        message = f"{name} is a Price, or the Price of each model by its name, not {value!r}"
         raise UsageError(message)
 
 
-def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    check_callback(field.name, value)
+def _by(check: Callable[[str, Any], object]) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Return a validator that passes the name of a field and its value to a check."""
+
+    def validate(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        check(field.name, value)
+
+    return validate
 
 
 _optional = attrs.validators.optional
+_is_count = _by(positive_int)
+_is_not_negative = _by(partial(positive_number, zero=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -162,14 +158,14 @@ class Options:
     priority: int | None
     schema: Adapter[Any] | None
     retry_invalid: bool
-    max_rows_per_job: int = attrs.field(validator=_is_rows_per_job)
+    max_rows_per_job: int = attrs.field(validator=_by(check_rows_per_job))
     max_jobs: int = attrs.field(validator=_is_count)
     max_enqueued_rows: int | None = attrs.field(validator=_optional(_is_count))
     max_attempts: int = attrs.field(validator=_is_count)
     stop_after_rows: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_cost: float | None = attrs.field(default=None, validator=_optional(_is_not_negative))
-    prices: Prices | None = attrs.field(default=None, validator=_optional(_is_prices))
+    prices: Prices | None = attrs.field(default=None, validator=_optional(_by(_check_prices)))
     sample: int | None = attrs.field(default=None, validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
@@ -180,7 +176,7 @@ class Options:
     dedupe: bool
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
-    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)
+    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_by(check_callback))
 
     def __attrs_post_init__(self) -> None:
         if self.schema is not None:
