@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -14,7 +13,7 @@ from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._schema.adapters import Adapter
 from together_batches._text import format_count
-from together_batches._validation import check_callback, path_of, positive_int, positive_number
+from together_batches._validation import check_callback, path_of, positive_int, positive_number, validator
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.jsonl._estimate import Prices
@@ -135,18 +134,9 @@ def _check_prices(name: str, value: object) -> None:
         raise UsageError(message)
 
 
-def _by(check: Callable[[str, Any], object]) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    """Return a validator that passes the name of a field and its value to a check."""
-
-    def validate(_: object, field: attrs.Attribute[Any], value: Any) -> None:
-        check(field.name, value)
-
-    return validate
-
-
 _optional = attrs.validators.optional
-_is_count = _by(positive_int)
-_is_not_negative = _by(partial(positive_number, zero=True))
+_is_count = validator(positive_int)
+_is_not_negative = validator(positive_number, zero=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -158,14 +148,14 @@ class Options:
     priority: int | None
     schema: Adapter[Any] | None
     retry_invalid: bool
-    max_rows_per_job: int = attrs.field(validator=_by(check_rows_per_job))
+    max_rows_per_job: int = attrs.field(validator=validator(check_rows_per_job))
     max_jobs: int = attrs.field(validator=_is_count)
     max_enqueued_rows: int | None = attrs.field(validator=_optional(_is_count))
     max_attempts: int = attrs.field(validator=_is_count)
     stop_after_rows: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_cost: float | None = attrs.field(default=None, validator=_optional(_is_not_negative))
-    prices: Prices | None = attrs.field(default=None, validator=_optional(_by(_check_prices)))
+    prices: Prices | None = attrs.field(default=None, validator=_optional(validator(_check_prices)))
     sample: int | None = attrs.field(default=None, validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
@@ -176,7 +166,7 @@ class Options:
     dedupe: bool
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
-    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_by(check_callback))
+    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=validator(check_callback))
 
     def __attrs_post_init__(self) -> None:
         if self.schema is not None:
