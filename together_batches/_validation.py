@@ -6,13 +6,15 @@ import os
 import sys
 from inspect import iscoroutinefunction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from together_batches._text import short
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from attrs import Attribute
 
 
 def positive_number(name: str, value: float, *, zero: bool = False) -> float:
@@ -34,6 +36,11 @@ def positive_int(name: str, value: int) -> int:
         message = f"{name} must be a whole number, 1 or more; it is {short(value)}"
         raise UsageError(message)
     return value
+
+
+def validator(check: Callable[..., object], **options: bool) -> Callable[[object, Attribute[Any], Any], object]:
+    """Return a validator of attrs that passes the name of a field, and its value, to a check of an argument."""
+    return lambda _, field, value: check(field.name, value, **options)
 
 
 def path_of(name: str, value: str | os.PathLike[str]) -> Path:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from together_batches._fields import Plain
-from together_batches._validation import positive_int, positive_number
+from together_batches._validation import positive_int, positive_number, validator
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,16 +52,9 @@ class Secret(str):
         return self
 
 
-def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    positive_number(attribute.name, value)
-
-
-def _check_not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    positive_number(attribute.name, value, zero=True)
-
-
-def _check_whole(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-    positive_int(attribute.name, value)
+_check_positive = validator(positive_number)
+_check_not_negative = validator(positive_number, zero=True)
+_check_whole = validator(positive_int)
 
 
 @attrs.frozen

@@ -22,7 +22,6 @@ from together_batches.runs import RunReport
 NOW = datetime(2026, 9, 14, 10, 20, 30, tzinfo=UTC)
 EVIL = '<script>alert("1")</script>\x1b[31m'
 SHOWN = '<script>alert("1")</script>\\x1b[31m'
-_VOID = {"meta", "br"}
 
 
 class _Page(HTMLParser):

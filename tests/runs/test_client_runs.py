@@ -566,32 +566,37 @@ async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None
     assert re.search(f"job {ours} is found again; .*created from its file as well.*{other}", found.message)
 
 
+class _SecondJob:
+    """A second job of a create, with an answer for each of some rows, that appears when the first is collected."""
+
+    def __init__(self, emulator: Emulator, file_id: str, answers: dict[str, Any]) -> None:
+        self.job_id = ""
+        self._emulator = emulator
+        self._file_id = file_id
+        rows = [{"custom_id": name, "response": {"status_code": 200, "body": body}} for name, body in answers.items()]
+        self._output = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+    def __call__(self, event: RunEvent) -> None:
+        if event.kind == RunEventKind.COLLECTED and not self.job_id:
+            files = {"output_file_id": self._emulator.add_file(self._output), "error_file_id": None}
+            self.job_id = self._emulator.add_job(input_file_id=self._file_id, status="COMPLETED", **files)
+
+
 async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None:
     """A second job of a create supplies what the first lacks; the rest goes again, without counting as an attempt."""
     run.fates.planned = {"row-1": [Failure(), Answer("third")], "row-2": [Failure()]}
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
     first = emulator.add_job(input_file_id=file_id, status="COMPLETED")
-    answers = b"".join(
-        json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": {"by": "second"}}}).encode()
-        + b"\n"
-        for custom_id in ("row-0", "row-1")
-    )
-    added: list[str] = []
-
-    def add(event: RunEvent) -> None:
-        if event.kind == RunEventKind.COLLECTED and not added:
-            files = {"output_file_id": emulator.add_file(answers), "error_file_id": None}
-            added.append(emulator.add_job(input_file_id=file_id, status="COMPLETED", **files))
-
-    report = await run(max_attempts=2, on_event=add)
+    second = _SecondJob(emulator, file_id, {"row-0": {"by": "second"}, "row-1": {"by": "second"}})
+    report = await run(max_attempts=2, on_event=second)
     assert (report.ok, len(emulator.jobs)) == (True, 6)
-    assert report.job_ids[:2] == (first, added[0])
+    assert report.job_ids[:2] == (first, second.job_id)
     assert [line["body"].get("by") for line in run.lines[:3]] == [None, "second", None]
     sent = {str(job["id"]): emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs}
     assert sent[report.job_ids[2]] == 1
     found = [event.message for event in run.events if event.kind == RunEventKind.FOUND]
-    assert [message.split()[1] for message in found] == [first, added[0]]
+    assert [message.split()[1] for message in found] == [first, second.job_id]
     assert not any("belong to no request" in event.message for event in run.events)
 
 
@@ -602,20 +607,10 @@ async def test_a_second_job_whose_answer_fits(run: Runner, emulator: Emulator) -
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
     emulator.add_job(input_file_id=file_id, status="COMPLETED")
     body = {"choices": [{"message": {"content": '{"name": "Prague", "population": 1}'}, "finish_reason": "stop"}]}
-    answers = b"".join(
-        json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": body}}).encode() + b"\n"
-        for custom_id in ("row-0", "row-1", "row-2")
-    )
-    added: list[str] = []
-
-    def add(event: RunEvent) -> None:
-        if event.kind == RunEventKind.COLLECTED and not added:
-            files = {"output_file_id": emulator.add_file(answers), "error_file_id": None}
-            added.append(emulator.add_job(input_file_id=file_id, status="COMPLETED", **files))
-
-    report = await run(schema=City, on_event=add)
+    second = _SecondJob(emulator, file_id, dict.fromkeys(["row-0", "row-1", "row-2"], body))
+    report = await run(schema=City, on_event=second)
     assert (report.succeeded, report.invalid_answers, report.ok) == (ROWS, 0, True)
-    assert report.job_ids[1] == added[0]
+    assert report.job_ids[1] == second.job_id
     assert len(emulator.jobs) == 5
     assert [line["custom_id"] for line in run.lines] == IDS
 
@@ -827,6 +822,16 @@ async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
     assert not run.output.exists()
     report = await run(stop_after_rows=10)
     assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 4)
+
+
+async def test_jobs_that_are_larger_than_the_quota(run: Runner, emulator: Emulator) -> None:
+    """A run whose jobs are larger than ``max_enqueued_rows`` is not begun, so the next call can cut smaller ones."""
+    with pytest.raises(UsageError, match="which could never be sent"):
+        await run(max_enqueued_rows=2)
+    report = await run(max_enqueued_rows=2, max_rows_per_job=2)
+    assert (report.ok, len(emulator.jobs)) == (True, 5)
+    with pytest.raises(UsageError, match="which could never be sent"):
+        await run(max_enqueued_rows=1)
 
 
 async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:

@@ -80,7 +80,7 @@ def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"]
 class Scout:
     """One attempt at a time, until one has succeeded. ``on_return`` is called when others may begin.
 
-    In a run that goes on, it may be several: those whose jobs may exist already.
+    In a resumed run, it may be several: those whose jobs may exist already.
     """
 
     def __init__(self, *, is_needed: bool, on_return: Callable[[], None]) -> None:

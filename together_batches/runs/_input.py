@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from together_batches import jsonl
 from together_batches._protocol.upload_marks import MARK_BYTES, sendable
 from together_batches._schema.response_format import added_bytes, is_format_of, response_format_text
-from together_batches._text import format_count
-from together_batches.errors import RunChangedError
+from together_batches._text import count_of, format_count
+from together_batches.errors import RunChangedError, UsageError
 from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.jsonl._table_requests import TableRequests
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from together_batches._schema.adapters import Adapter
     from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Requests, RunPaths
+    from together_batches.runs._records import Shard
 
 
 async def create_run(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
@@ -69,10 +70,22 @@ async def create_run(source: Requests, places: RunPaths, options: Options, *, no
             response_format=None if options.schema is None else response_format_text(options.schema).decode(),
             retry_invalid=options.retry_invalid,
         )
+        check_quota(shards, options)  # before there is a run, whose jobs no later call can make smaller
         _ledger.create(places.directory, run, shards)
         return sent
 
     return await in_thread(create, large=True)
+
+
+def check_quota(shards: Iterable[Shard], options: Options) -> None:
+    """Raise :class:`UsageError` if a job has more rows than may be enqueued."""
+    most, largest = options.max_enqueued_rows, max(shard.rows for shard in shards)
+    if most is not None and most < largest:
+        message = (
+            f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
+            "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
+        )
+        raise UsageError(message)
 
 
 def _scanned(

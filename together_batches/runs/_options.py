@@ -13,7 +13,7 @@ from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._schema.adapters import Adapter
 from together_batches._text import format_count
-from together_batches._validation import check_callback, path_of, positive_int, positive_number
+from together_batches._validation import check_callback, path_of, positive_int, positive_number, validator
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.jsonl._estimate import Prices
@@ -120,14 +120,6 @@ def _delays(given: float | Iterable[float]) -> tuple[float, ...]:
     return seconds
 
 
-def _is_count(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    positive_int(field.name, value)
-
-
-def _is_not_negative(_: object, field: attrs.Attribute[Any], value: float) -> None:
-    positive_number(field.name, value, zero=True)
-
-
 def check_rows_per_job(name: str, value: int) -> None:
     """Raise :class:`UsageError` if this is not a number of rows that a job can have."""
     if positive_int(name, value) > jsonl.MAX_ROWS:
@@ -135,22 +127,16 @@ def check_rows_per_job(name: str, value: int) -> None:
         raise UsageError(message)
 
 
-def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    check_rows_per_job(field.name, value)
-
-
-def _is_prices(_: object, field: attrs.Attribute[Any], value: object) -> None:
+def _check_prices(name: str, value: object) -> None:
     given = cast("Mapping[object, object]", value).values() if isinstance(value, Mapping) else [value]
     if not all(isinstance(price, Price) for price in given):
-        message = f"{field.name} is a Price, or the Price of each model by its name, not {value!r}"
+        message = f"{name} is a Price, or the Price of each model by its name, not {value!r}"
         raise UsageError(message)
 
 
-def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    check_callback(field.name, value)
-
-
 _optional = attrs.validators.optional
+_is_count = validator(positive_int)
+_is_not_negative = validator(positive_number, zero=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,14 +148,14 @@ class Options:
     priority: int | None
     schema: Adapter[Any] | None
     retry_invalid: bool
-    max_rows_per_job: int = attrs.field(validator=_is_rows_per_job)
+    max_rows_per_job: int = attrs.field(validator=validator(check_rows_per_job))
     max_jobs: int = attrs.field(validator=_is_count)
     max_enqueued_rows: int | None = attrs.field(validator=_optional(_is_count))
     max_attempts: int = attrs.field(validator=_is_count)
     stop_after_rows: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
     stop_after_cost: float | None = attrs.field(default=None, validator=_optional(_is_not_negative))
-    prices: Prices | None = attrs.field(default=None, validator=_optional(_is_prices))
+    prices: Prices | None = attrs.field(default=None, validator=_optional(validator(_check_prices)))
     sample: int | None = attrs.field(default=None, validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
@@ -180,7 +166,7 @@ class Options:
     dedupe: bool
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
-    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)
+    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=validator(check_callback))
 
     def __attrs_post_init__(self) -> None:
         if self.schema is not None:

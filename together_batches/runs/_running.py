@@ -97,7 +97,7 @@ async def _opened(
     store = RunStore(ledger, await ledger.load())
     if path is None:
         path = await _input.known_input(source, places, options, store.run)
-    _check_quota(store, options)
+    _input.check_quota(store.shards.values(), options)
     _check_sample(store, places, options)
     if places.input is None:
         price = await price_of_run(path, directory, options, api.prices)
@@ -148,17 +148,6 @@ def _refuse_others(
             elif not options.overwrite:
                 raise exists_already(path)
     return ours
-
-
-def _check_quota(store: RunStore, options: Options) -> None:
-    most = options.max_enqueued_rows
-    largest = max(shard.rows for shard in store.shards.values())
-    if most is not None and most < largest:
-        message = (
-            f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
-            "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
-        )
-        raise UsageError(message)
 
 
 def _check_sample(store: RunStore, places: RunPaths, options: Options) -> None:

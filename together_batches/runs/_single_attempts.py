@@ -55,7 +55,7 @@ async def begin(
     """Upload the rows of an attempt, and create its job, exactly once whatever happens in between.
 
     Each step is saved before and after it is taken. Call it again with the attempt that was saved last, in any
-    process, and it goes on: it looks for a job that may exist before it creates one. A job that is recorded already
+    process, and it resumes: it looks for a job that may exist before it creates one. A job that is recorded already
     costs no request. Only one process at a time may work on an attempt.
 
     Parameters:

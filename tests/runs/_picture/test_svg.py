@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from together_batches.runs import RunView
 
 SVG = "{http://www.w3.org/2000/svg}"
-PHASES = {"tb-sending", "tb-waiting", "tb-running", "tb-collecting"}
 FINISHED = run(
     shard(
         1, attempt(1, 3, 10, 40, 42, succeeded=8, again=2), attempt(43, 44, 50, 70, 71, number=2, rows=2, succeeded=2)
