@@ -343,14 +343,9 @@ def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) ->
 
 def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
     """Return the size and hash of a file."""
-    return measured(blocks_of(source), raise_if_cancelled)
-
-
-def measured(blocks: Iterator[bytes], raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
-    """Return the size and hash of all blocks together."""
     digest = hashlib.sha256()
     size = 0
-    for block in blocks:
+    for block in blocks_of(source):
         raise_if_cancelled()
         digest.update(block)
         size += len(block)
