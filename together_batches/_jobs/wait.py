@@ -155,6 +155,10 @@ class Wait:
         self._pending[job_id] = AwaitedJob.of(job, now, exists=exists, patience=self.patience)
         self._poller.schedule(job_id, 0)
 
+    def job(self, job_id: str) -> BatchJob:
+        """Return a job that is followed, as last seen."""
+        return self._pending[job_id].job
+
     def withdraw(self, job_id: str) -> None:
         """Follow a job no longer."""
         if job_id in self._pending:
