@@ -125,7 +125,7 @@ class AsyncBatches:
         self._known = known
         self._owner = owner
         self._requests = JobRequests(transport, known)
-        self._cancel_api = self._requests.for_cancel()
+        self._api = self._requests.api()
 
     # Optional parts are imported where they are used: a service that cancels jobs starts without the files.
 
@@ -315,7 +315,7 @@ class AsyncBatches:
         """
         job = job_id if isinstance(job_id, BatchJob) else None
         call = cancel.CancelCall(None, job_protocol.job_id(job_id), job)
-        outcome = await cancel.cancel_one(self._cancel_api, call)
+        outcome = await cancel.cancel_one(self._api, call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has one of the two
             raise outcome.error
@@ -362,7 +362,7 @@ class AsyncBatches:
         check_callback("on_outcome", on_outcome)
         with watched(progress, "cancel", on_outcome, job_ids) as on_outcome:
             return await bulk_cancel.cancel_many(
-                self._cancel_api, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
+                self._api, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
             )
 
     def iter_cancel(
@@ -387,7 +387,7 @@ class AsyncBatches:
             wait: follow each job until it has stopped, or completed instead.
         """
         ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(bulk_cancel.iter_cancel(self._cancel_api, bulk, ids, max_concurrency=limit, wait=wait))
+        return Stream(bulk_cancel.iter_cancel(self._api, bulk, ids, max_concurrency=limit, wait=wait))
 
     async def wait(
         self,
@@ -879,33 +879,17 @@ class AsyncBatches:
             positive_number("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
-    def _make_wait(
-        self,
-        poll_interval: float | None,
-        patience: float,
-        timeout: float | None = None,
-        *,
-        knows: Callable[[str], bool] | None = None,
-    ) -> partial[Wait]:
-        """Return the function that makes a wait. ``knows`` returns whether a job exists, by default the client's."""
-        from together_batches._jobs.wait import Wait, WaitApi
+    def _make_wait(self, poll_interval: float | None, patience: float, timeout: float | None = None) -> partial[Wait]:
+        from together_batches._jobs.wait import Wait
 
-        state = self._transport.state
-        state.check_library()
-        api = WaitApi(
-            retrieve=self._requests.retrieve,
-            list_jobs=self._requests.list_jobs,
-            knows=knows or self._known.knows,
-            now=state.now,
-            clock=state.clock,
-            sleep=state.sleep,
-            chance=state.chance,
-            read=self._emitter.read,
-            seen=self._emitter.job,
-        )
-        most = self._transport.config.max_concurrency
+        self._transport.state.check_library()
         return partial(
-            Wait, api=api, max_concurrency=most, poll_interval=poll_interval, patience=patience, timeout=timeout
+            Wait,
+            api=self._api,
+            max_concurrency=self._transport.config.max_concurrency,
+            poll_interval=poll_interval,
+            patience=patience,
+            timeout=timeout,
         )
 
     def _follower(self, make_wait: partial[Wait]) -> AsyncFollower:
@@ -928,10 +912,12 @@ class AsyncBatches:
         async def upload(content: UploadContent) -> Uploaded:
             return await self._transfers.upload(content, "batch-api", "storage", None)
 
+        def knows(_: str) -> bool:
+            return True  # the jobs of a run are in its ledger
+
         state = self._transport.state
-        # The jobs of a run are in its ledger.
-        make_wait = self._make_wait(poll_interval, patience, knows=lambda _: True)
-        follower = self._follower(partial(make_wait, holds=False))
+        api = attrs.evolve(self._api, knows=knows)
+        follower = self._follower(partial(self._make_wait(poll_interval, patience), api=api, holds=False))
         return _context.RunApi(
             time=_context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock),
             upload=upload,

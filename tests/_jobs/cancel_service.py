@@ -27,6 +27,7 @@ from together_batches._http.client_state import BulkContext, CallState
 from together_batches._jobs import bulk_cancel
 from together_batches._jobs import cancel as cancelling
 from together_batches._jobs.job_ids import checked_ids
+from together_batches._jobs.job_requests import JobsApi
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
 
@@ -72,18 +73,22 @@ class Service:
         self.times: list[float] = []
 
     @property
-    def api(self) -> cancelling.CancelApi:
+    def api(self) -> JobsApi:
         return self.verbs_with(self.cancel)
 
-    def verbs_with(self, cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]) -> cancelling.CancelApi:
-        return cancelling.CancelApi(
+    def verbs_with(self, cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]) -> JobsApi:
+        return JobsApi(
             cancel=cancel,
             retrieve=self.retrieve,
             retrieve_once=self.retrieve_once,
             list_jobs=self.list_jobs,
             knows=self.known.__contains__,
+            now=lambda: BEGAN,
             clock=now,
             sleep=asyncio.sleep,
+            chance=lambda: 0.5,
+            read=lambda _: None,
+            seen=lambda _: None,
         )
 
     async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
@@ -99,7 +104,8 @@ class Service:
         answer = self.cancels.get(job_id)
         return answer if isinstance(answer, NoJob) else self.answer(self.cancels, job_id)
 
-    async def retrieve(self, job_id: str, call: CallState) -> BatchJob:
+    async def retrieve(self, job_id: str, call: CallState | None) -> BatchJob:
+        assert call is not None
         call.attempts += 1
         self.read.append(job_id)
         self.times.append(asyncio.get_running_loop().time())
@@ -112,7 +118,8 @@ class Service:
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 
-    async def list_jobs(self, call: CallState) -> list[BatchJob]:
+    async def list_jobs(self, call: CallState | None) -> list[BatchJob]:
+        assert call is not None
         call.attempts += 1
         self.lists += 1
         await asyncio.sleep(self.seconds)

@@ -91,7 +91,7 @@ async def test_a_service_with_a_spelling_of_its_own() -> None:
     """If the service answers in lower case, a caller gets its job under any spelling, and the other is withdrawn."""
 
     class Lower(Service):
-        async def retrieve(self, job_id: str) -> BatchJob:
+        async def retrieve(self, job_id: str, _: object = None) -> BatchJob:
             return attrs.evolve(await super().retrieve(job_id), id=job_id.lower())
 
     service = Lower(A=ENDLESS, a=QUICK, B=QUICK)

@@ -46,7 +46,7 @@ async def test_the_error_of_the_block_is_raised_unchanged() -> None:
             raise LookupError(message)
 
 
-async def test_a_cancellation_that_nobody_requested_is_an_error() -> None:
+async def test_a_cancellation_without_a_request_is_an_error() -> None:
     """A cancellation that comes from the work of a task, and not to the task, ends the others and is raised."""
     stray = asyncio.CancelledError("from a callback")
 

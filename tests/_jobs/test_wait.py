@@ -32,7 +32,8 @@ from together_batches import (
     UsageError,
     WaitTimeoutError,
 )
-from together_batches._jobs.wait import Wait, WaitApi, as_completed, ended
+from together_batches._jobs.job_requests import JobsApi
+from together_batches._jobs.wait import Wait, as_completed, ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -52,6 +53,10 @@ BACK_OFF = [0, 1, 3, 7, 15, 31, 60]
 
 def gone() -> NotFoundError:
     return NotFoundError("no such job", status=404)
+
+
+async def not_called(*_: object) -> BatchJob:
+    raise AssertionError
 
 
 class Service:
@@ -80,16 +85,20 @@ class Service:
         self.listed: list[float] = []
         self.running = self.most_running = 0
 
-    def api(self, knows: Callable[[str], bool], chance: float) -> WaitApi:
+    def api(self, knows: Callable[[str], bool], chance: float) -> JobsApi:
         """Use the loop's clock; a ``chance`` of one half leaves intervals unchanged."""
-        return WaitApi(
+        return JobsApi(
+            cancel=not_called,
             retrieve=self.retrieve,
+            retrieve_once=not_called,
             list_jobs=self.list_jobs,
             knows=knows,
             now=lambda: NOON,
             clock=asyncio.get_running_loop().time,
             sleep=asyncio.sleep,
             chance=lambda: chance,
+            read=lambda _: None,
+            seen=lambda _: None,
         )
 
     @property
@@ -113,7 +122,7 @@ class Service:
                 )
         raise AssertionError(phase)
 
-    async def retrieve(self, job_id: str) -> BatchJob:
+    async def retrieve(self, job_id: str, _: object = None) -> BatchJob:
         self.retrieved.append((self.now, job_id))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -125,7 +134,7 @@ class Service:
             raise gone()
         return self.job(job_id)
 
-    async def list_jobs(self) -> list[BatchJob]:
+    async def list_jobs(self, _: object = None) -> list[BatchJob]:
         self.listed.append(self.now)
         error = self.list_fails.pop(0) if self.list_fails else None
         if error is not None:

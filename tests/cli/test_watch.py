@@ -67,6 +67,14 @@ def test_lines_elsewhere(run: Run, swift: Emulator) -> None:
     assert ran.err.startswith("1 of 1 job finished: 1 COMPLETED; took ")
 
 
+def test_ids_that_differ_in_case(run: Run, swift: Emulator) -> None:
+    """Ids that differ only in letter case are different jobs."""
+    ids = [swift.add_job(id=job_id) for job_id in ("job-a", "JOB-A")]
+    ran = run("watch", *ids, *SOON)
+    assert ran.err.startswith("2 of 2 jobs finished: 2 COMPLETED")
+    assert {line.split("\t")[0] for line in ran.lines} == {*ids}
+
+
 def test_filters(run: Run, swift: Emulator) -> None:
     """Without ids, all unfinished jobs are watched, or those that match, with one list for each look."""
     ended = swift.add_job(status="FAILED")

@@ -12,7 +12,6 @@ import attrs
 
 from together_batches._http.concurrency import AdaptiveConcurrency
 from together_batches._jobs.cancel import (
-    CancelApi,
     CancelCall,
     cancel_once,
     is_unclear,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from together_batches._http.client_state import BulkContext
     from together_batches._jobs.job_ids import Ids
+    from together_batches._jobs.job_requests import JobsApi
 
 _log = logging.getLogger("together_batches")
 
@@ -77,7 +77,7 @@ class _WorkerPool:
 
     def __init__(
         self,
-        api: CancelApi,
+        api: JobsApi,
         bulk: BulkContext,
         ids: Ids,
         *,
@@ -252,7 +252,7 @@ def _name(given: object) -> str:
 
 
 async def cancel_many(
-    api: CancelApi,
+    api: JobsApi,
     bulk: BulkContext,
     job_ids: Ids,
     *,
@@ -302,7 +302,7 @@ async def cancel_many(
 
 
 def iter_cancel(
-    api: CancelApi, bulk: BulkContext, job_ids: Ids, *, max_concurrency: int, wait: bool
+    api: JobsApi, bulk: BulkContext, job_ids: Ids, *, max_concurrency: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
     ready = ReadyItems[CancelOutcome]()

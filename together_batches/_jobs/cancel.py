@@ -1,20 +1,16 @@
 """Cancellation of one job.
 
-Built on functions that are passed in (:class:`CancelApi`): it can be tested with three-line fakes and does not depend
+Built on functions that are passed in (:class:`JobsApi`): it can be tested with three-line fakes and does not depend
 on HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-
-import attrs
 
 from together_batches._http.client_state import CallState
 from together_batches._jobs.patience import Absence
 from together_batches._protocol import refusals
-from together_batches._protocol.jobs import NoJob
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -28,28 +24,13 @@ from together_batches.outcomes import CancelOutcome, CancelResult
 
 if TYPE_CHECKING:
     from together_batches._http.client_state import BulkContext
+    from together_batches._jobs.job_requests import JobsApi
 
 _PATIENCE_SECONDS = 60.0
 """Seconds for which answers that contradict known facts are doubted: a 404 for an existing job, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0
 # Aliases, because looking up an enum member takes time.
 _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
-
-
-@attrs.frozen
-class CancelApi:
-    """The functions of the service and of the client that cancelling uses.
-
-    ``retrieve_once`` reads a job by a single request without retries.
-    """
-
-    cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
-    retrieve: Callable[[str, CallState], Awaitable[BatchJob]]
-    retrieve_once: Callable[[str, CallState], Awaitable[BatchJob]]
-    list_jobs: Callable[[CallState], Awaitable[list[BatchJob]]]
-    knows: Callable[[str], bool]
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
 
 
 class CancelCall(CallState):
@@ -112,7 +93,7 @@ class CancelCall(CallState):
         return self.outcome(result, None, error)
 
 
-async def cancel_one(api: CancelApi, call: CancelCall) -> CancelOutcome:
+async def cancel_one(api: JobsApi, call: CancelCall) -> CancelOutcome:
     """Cancel one job and return its outcome. Only misuse of the client raises.
 
     A 404 for a job that is known to exist is doubted for a while, and the cancel is sent again. If a cancel may have
@@ -132,7 +113,7 @@ async def cancel_one(api: CancelApi, call: CancelCall) -> CancelOutcome:
         await api.sleep(pause)
 
 
-def pause_in_doubt(api: CancelApi, outcome: CancelOutcome, call: CancelCall) -> float | None:
+def pause_in_doubt(api: JobsApi, outcome: CancelOutcome, call: CancelCall) -> float | None:
     """Return the seconds until a cancel that got a 404 is sent again; None if the 404 is accepted as final."""
     if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or api.knows(outcome.job_id)):
         return call.next_pause()
@@ -153,7 +134,7 @@ def outcome_of_unclear(outcome: CancelOutcome, job: BatchJob, call: CancelCall) 
     return call.outcome_of(job)
 
 
-async def cancel_once(api: CancelApi, call: CancelCall) -> CancelOutcome:
+async def cancel_once(api: JobsApi, call: CancelCall) -> CancelOutcome:
     """Send one cancel. If the response is a refusal, or contains no job, read the job to learn its state."""
     try:
         answer = await api.cancel(call.job_id, call)

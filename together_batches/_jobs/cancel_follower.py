@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches._jobs.cancel import CancelApi, CancelCall, cancel_once, outcome_of_unclear
+from together_batches._jobs.cancel import CancelCall, cancel_once, outcome_of_unclear
 from together_batches._jobs.poller import FIRST_DRAIN_SECONDS, Poller, longer_drain
 from together_batches._jobs.status_reader import Found, StatusReader
 from together_batches._jobs.tasks import plain_group
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from together_batches._http.client_state import BulkContext
+    from together_batches._jobs.job_requests import JobsApi
 
 _MOST_FAILED_POLLS = 5
 _SECONDS_WITHOUT_READS = 30.0
@@ -91,7 +92,7 @@ class CancelFollower:
 
     def __init__(
         self,
-        api: CancelApi,
+        api: JobsApi,
         bulk: BulkContext,
         *,
         max_concurrency: int,

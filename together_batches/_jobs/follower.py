@@ -12,7 +12,6 @@ from together_batches._local.until_done import until_done
 from together_batches._protocol import jobs as job_protocol
 from together_batches._validation import check_callback, positive_number
 from together_batches.errors import UsageError, WaitTimeoutError
-from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from together_batches._jobs.wait import Wait
+    from together_batches.models import BatchJob
 
 _CLOSED = "this follower is closed: make a new one"
 
@@ -78,7 +78,7 @@ class AsyncFollower:
             raise UsageError(message)
         caller = following.join(job_id, on_update)
         try:
-            return await self._outcome(caller, timeout)
+            return await self._outcome(following, caller, timeout)
         finally:
             await following.leave(caller)
 
@@ -90,7 +90,7 @@ class AsyncFollower:
         if self._following is not None and not self._following.is_over:
             await self._following.close()
 
-    async def _outcome(self, caller: _Caller, timeout: float | None) -> BatchJob:
+    async def _outcome(self, following: _Following, caller: _Caller, timeout: float | None) -> BatchJob:
         if timeout is not None:
             alarm = asyncio.ensure_future(self._sleep(timeout))
             both: tuple[asyncio.Future[BatchJob] | asyncio.Future[None], ...] = (caller.outcome, alarm)
@@ -99,26 +99,17 @@ class AsyncFollower:
             finally:
                 alarm.cancel()
             if not caller.outcome.done():
-                job = caller.followed.job
+                job = following.job(caller)
                 message = f"timed out after {timeout:g} s: job {job.id} {state_of(job)}; it is left alone"
                 raise WaitTimeoutError(message, jobs=[job])
         return await caller.outcome
 
 
 @attrs.define(eq=False)
-class _Followed:
-    """A job, as last seen, and the callers that wait for it. ``name`` is its id as they passed it."""
+class _Caller:
+    """A task that waits for a job. ``name`` is the id as it was passed."""
 
     name: str
-    job: BatchJob
-    callers: list[_Caller] = attrs.field(factory=lambda: list[_Caller]())
-
-
-@attrs.define(eq=False)
-class _Caller:
-    """A task that waits for a job."""
-
-    followed: _Followed
     outcome: asyncio.Future[BatchJob]
     on_update: Callable[[BatchJob], None] | None
 
@@ -141,7 +132,7 @@ class _Following:
 
     def __init__(self, make_wait: partial[Wait], loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._followed: dict[str, _Followed] = {}
+        self._callers: dict[str, list[_Caller]] = {}
         self._wait = make_wait(on_update=self._see, on_ended=self._end, on_refused=self._refuse)
         self._task = loop.create_task(self._run())
 
@@ -153,33 +144,35 @@ class _Following:
     def join(self, given: str | BatchJob, on_update: Callable[[BatchJob], None] | None) -> _Caller:
         """Add a caller that waits for a job."""
         name = job_protocol.job_id(given)
-        is_new = name not in self._followed
-        if is_new:
-            self._followed[name] = _Followed(name, given if isinstance(given, BatchJob) else BatchJob(id=name))
-        followed = self._followed[name]
-        caller = _Caller(followed, self.loop.create_future(), on_update)
-        followed.callers.append(caller)
-        if is_new:
+        caller = _Caller(name, self.loop.create_future(), on_update)
+        callers = self._callers.setdefault(name, [])
+        callers.append(caller)
+        if len(callers) == 1:
             self._wait.follow(name, given)
-        elif followed.job.status:
-            caller.report(followed.job)
+        elif (job := self.job(caller)).status:
+            caller.report(job)
         return caller
+
+    def job(self, caller: _Caller) -> BatchJob:
+        """Return the job of a caller that waits, as last seen."""
+        return self._wait.job(caller.name)
 
     async def leave(self, caller: _Caller) -> None:
         """Remove a caller; a job without callers is not read any more, and without jobs the work ends."""
         if caller.outcome.done() and not caller.outcome.cancelled():
             caller.outcome.exception()  # marked as retrieved, because its task may have been cancelled meanwhile
-        followed = caller.followed
-        followed.callers.remove(caller)
-        if not followed.callers and self._followed.get(followed.name) is followed:
-            del self._followed[followed.name]
-            self._wait.withdraw(followed.name)
-        if not self._followed and not self._task.done():
+        callers = self._callers.get(caller.name, [])
+        if caller in callers:
+            callers.remove(caller)
+            if not callers:
+                del self._callers[caller.name]
+                self._wait.withdraw(caller.name)
+        if not self._callers and not self._task.done():
             await self._end_work()
 
     async def close(self) -> None:
         """End the work, and the waits of all callers with an error."""
-        for name in list(self._followed):
+        for name in list(self._callers):
             self._wait.withdraw(name)
             self._refuse(name, UsageError(_CLOSED))
         await self._end_work()
@@ -192,24 +185,22 @@ class _Following:
         try:
             await self._wait.run(None)
         except BaseException as error:  # noqa: BLE001  # raised where the callers wait
-            for name in list(self._followed):
+            for name in list(self._callers):
                 self._refuse(name, error)
 
     # --- what was found ---
 
     def _see(self, name: str, job: BatchJob) -> None:
-        followed = self._followed[name]
-        followed.job = job
-        for caller in followed.callers:
+        for caller in self._callers[name]:
             caller.report(job)
 
     def _end(self, name: str, job: BatchJob) -> None:
-        for caller in self._followed.pop(name).callers:
+        for caller in self._callers.pop(name):
             if not caller.outcome.done():
                 caller.outcome.set_result(job)
 
     def _refuse(self, name: str, error: BaseException) -> None:
-        for caller in self._followed.pop(name).callers:
+        for caller in self._callers.pop(name):
             if isinstance(error, asyncio.CancelledError):
                 caller.outcome.cancel()
             elif not caller.outcome.done():

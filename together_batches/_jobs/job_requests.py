@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import attrs
 
 from together_batches._http.client_state import CallState
-from together_batches._jobs.cancel import CancelApi
 from together_batches._jobs.job_ids import by_ids
 from together_batches._jobs.patience import until_found
 from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import NoJob
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.events import JobCreated
 from together_batches.models import BatchJob
@@ -19,11 +21,33 @@ if TYPE_CHECKING:
     from together_batches._http.transport import Transport
     from together_batches._jobs.create import Created, CreateRecord, Listing, WantedJob
     from together_batches._jobs.known_jobs import KnownJobs
-    from together_batches._protocol.jobs import Answer, NoJob
+    from together_batches._protocol.jobs import Answer
     from together_batches.models import Price
 
 _LONG_BODY_BYTES = 1_000_000
 """Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
+
+
+@attrs.frozen(kw_only=True)
+class JobsApi:
+    """The functions of the service and of the client that verbs use.
+
+    ``retrieve_once`` reads a job by a single request without retries. ``knows`` returns whether a job is known to
+    exist. ``now`` is only compared with the creation times of jobs. ``read`` receives each job that a wait reads, and
+    ``seen`` each that it reads in another state than before.
+    """
+
+    cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
+    retrieve: Callable[[str, CallState | None], Awaitable[BatchJob]]
+    retrieve_once: Callable[[str, CallState], Awaitable[BatchJob]]
+    list_jobs: Callable[[CallState | None], Awaitable[list[BatchJob]]]
+    knows: Callable[[str], bool]
+    now: Callable[[], datetime]
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    chance: Callable[[], float]
+    read: Callable[[BatchJob], None]
+    seen: Callable[[BatchJob], None]
 
 
 class JobRequests:
@@ -34,16 +58,21 @@ class JobRequests:
         self._known = known
         self._emitter = transport.state.emitter
 
-    def for_cancel(self) -> CancelApi:
-        """Return those requests that cancelling uses."""
-        return CancelApi(
+    def api(self) -> JobsApi:
+        """Return the requests and what else verbs use."""
+        state = self._transport.state
+        return JobsApi(
             cancel=self.cancel,
             retrieve=self.retrieve,
             retrieve_once=self.retrieve_once,
             list_jobs=self.list_jobs,
             knows=self._known.knows,
-            clock=self._transport.state.clock,
-            sleep=self._transport.state.sleep,
+            now=state.now,
+            clock=state.clock,
+            sleep=state.sleep,
+            chance=state.chance,
+            read=self._emitter.read,
+            seen=self._emitter.job,
         )
 
     async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:

@@ -42,7 +42,7 @@ class _Group(asyncio.TaskGroup):
     def create_task(  # type: ignore[override]  # generators are coroutines no longer
         self, coro: Coroutine[Any, Any, T], **options: Any
     ) -> asyncio.Task[T]:
-        task = super().create_task(_told_apart(coro), **options)
+        task = super().create_task(_with_stray_cancellation(coro), **options)
         task.add_done_callback(lambda _: coro.close())  # it may have been cancelled before its first step
         return task
 
@@ -55,7 +55,7 @@ class _StrayCancellationError(Exception):
         self.reason = reason
 
 
-async def _told_apart(work: Coroutine[Any, Any, T]) -> T:
+async def _with_stray_cancellation(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
     except asyncio.CancelledError as error:

@@ -1,6 +1,6 @@
 """Waiting for one job, or for many with one poller that reports each when it has finished.
 
-Built on functions that are passed in (:class:`WaitApi`), so that tests cover days of waiting in no time. The deadline
+Built on functions that are passed in (:class:`JobsApi`), so that tests cover days of waiting in no time. The deadline
 is the caller's own: a job may outlive its ``job_deadline`` at the service.
 """
 
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,10 @@ from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from datetime import datetime
 
     from together_batches._jobs.job_ids import Ids
+    from together_batches._jobs.job_requests import JobsApi
 
 _log = logging.getLogger("together_batches")
 
@@ -46,25 +47,6 @@ def _note_nothing(*_: object) -> None:
     """Do nothing, for callers without a function of their own."""
 
 
-@attrs.frozen(kw_only=True)
-class WaitApi:
-    """The functions of the service and of the client that waiting uses.
-
-    ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
-    ``read`` receives each job that was read, and ``seen`` each that was read in another state than before.
-    """
-
-    retrieve: Callable[[str], Awaitable[BatchJob]]
-    list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-    knows: Callable[[str], bool]
-    now: Callable[[], datetime]
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    chance: Callable[[], float]
-    read: Callable[[BatchJob], None] = _note_nothing
-    seen: Callable[[BatchJob], None] = _note_nothing
-
-
 @attrs.define(eq=False, kw_only=True)
 class Wait:
     """One wait for jobs until all have finished.
@@ -77,7 +59,7 @@ class Wait:
     followed; without it such errors are raised at the end.
     """
 
-    api: WaitApi
+    api: JobsApi
     max_concurrency: int
     poll_interval: float | None
     patience: float
@@ -100,7 +82,7 @@ class Wait:
     _no_answer_since: datetime | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._status_reader = StatusReader(self._read, self.api.list_jobs, max_concurrency=self.max_concurrency)
+        self._status_reader = StatusReader(self._read, self._list_jobs, max_concurrency=self.max_concurrency)
         self._poller = Poller(self._read_due, clock=self.api.clock, sleep=self.api.sleep)
 
     async def run(self, ids: Ids | None) -> None:
@@ -173,6 +155,10 @@ class Wait:
         self._pending[job_id] = AwaitedJob.of(job, now, exists=exists, patience=self.patience)
         self._poller.schedule(job_id, 0)
 
+    def job(self, job_id: str) -> BatchJob:
+        """Return a job that is followed, as last seen."""
+        return self._pending[job_id].job
+
     def withdraw(self, job_id: str) -> None:
         """Follow a job no longer."""
         if job_id in self._pending:
@@ -204,7 +190,10 @@ class Wait:
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise self._failure.with_traceback(None)  # during an outage, thousands more requests are pointless
-        return await self.api.retrieve(job_id)
+        return await self.api.retrieve(job_id, None)
+
+    async def _list_jobs(self) -> list[BatchJob]:
+        return await self.api.list_jobs(None)
 
     # --- what was found ---
 

@@ -255,8 +255,8 @@ class _Watched:
         from together_batches._jobs.awaited_job import AwaitedJob
 
         job = given if isinstance(given, BatchJob) else BatchJob(id=given)
-        if job.id.lower() not in self._known:
-            self._known.add(job.id.lower())
+        if job.id not in self._known:
+            self._known.add(job.id)
             exists = isinstance(given, BatchJob)
             self.pending[job.id] = AwaitedJob.of(job, time.monotonic(), exists=exists, patience=self._patience)
 
