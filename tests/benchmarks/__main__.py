@@ -111,6 +111,7 @@ def main() -> None:
         found[name] = measured
         if options.json:
             _report.write(options.json, {known: found[known] for known in CASES if known in found})
+            found = _report.read(options.json)  # rounded, as a later --redraw reads them
     if options.plots:
         _page.draw(options.plots, CASES, found)
     if options.page:
