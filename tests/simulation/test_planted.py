@@ -202,7 +202,7 @@ def _is_found(plans: Iterator[Plan], *patches: Patch) -> bool:
         return bool(_found(plans))
 
 
-_SEARCH: Patch = (create._Creating, "find", _nothing)
+_SEARCH: Patch = (create._Search, "find", _nothing)
 _ONE_LOOK: Patch = (_collecting.Collecting, "collect", _after_one_look)
 
 
