@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 import attrs
 
 from together_batches._fields import Plain
+from together_batches._text import short
 from together_batches._validation import positive_int, positive_number, validator
 from together_batches.errors import UsageError
 
@@ -374,6 +375,6 @@ class Config:
 
 def _retry(value: RetryPolicy) -> RetryPolicy:
     if not isinstance(value, RetryPolicy):
-        message = f"retry must be a RetryPolicy; it is {value!r}"
+        message = f"retry must be a RetryPolicy; it is {short(value)}"
         raise UsageError(message)
     return value

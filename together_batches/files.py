@@ -14,7 +14,7 @@ from together_batches._local.async_atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._protocol.files import Uploaded
 from together_batches._stream import Stream
-from together_batches._text import count_of, format_count
+from together_batches._text import count_of, format_count, short
 from together_batches._validation import check_callback, path_of, positive_number, refuse_renamed
 from together_batches.errors import (
     APIError,
@@ -214,7 +214,7 @@ class AsyncFiles:
         """
         given: object = via
         if not isinstance(given, str) or given not in {"storage", "api"}:
-            message = f"via must be 'storage' or 'api'; it is {via!r}"
+            message = f"via must be 'storage' or 'api'; it is {short(via)}"
             raise UsageError(message)
         check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:

@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, TypeVar, cast, overload
 import attrs
 
 from together_batches._fields import LONG_AGO
+from together_batches._text import short
 from together_batches.errors import UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
@@ -74,7 +75,7 @@ def _statuses(status: object) -> dict[str, str] | None:
 
 def _check_text(_: object, field: attrs.Attribute[str | None], value: object) -> None:
     if value is not None and not (isinstance(value, str) and value.strip()):
-        message = f"{field.name} must be text that is not empty; it is {value!r}"
+        message = f"{field.name} must be text that is not empty; it is {short(value)}"
         raise UsageError(message)
 
 
@@ -82,7 +83,7 @@ def _check_age(_: object, field: attrs.Attribute[Age | None], value: object) -> 
     if value is None or isinstance(value, timedelta):
         return
     if not isinstance(value, datetime):
-        message = f"{field.name} must be a datetime with a time zone, or a timedelta; it is {value!r}"
+        message = f"{field.name} must be a datetime with a time zone, or a timedelta; it is {short(value)}"
         raise UsageError(message)
     if value.utcoffset() is None:
         message = f"{field.name} has no time zone: {value.isoformat()}"

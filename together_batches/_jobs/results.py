@@ -19,6 +19,7 @@ from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
 from together_batches._schema.answers import parser
+from together_batches._text import short
 from together_batches.errors import ResultsUnavailableError, UsageError, ValidationError
 from together_batches.jsonl import Source
 from together_batches.jsonl._requests import check_endpoint_of_schema
@@ -55,7 +56,7 @@ def results(
     """
     job_protocol.job_id(job)
     if order not in ("file", "input"):  # also for a value without a hash
-        message = f"order is 'file' or 'input'; it is {order!r}"
+        message = f"order is 'file' or 'input'; it is {short(order)}"
         raise UsageError(message)
     if order == "input" and requests is None:
         message = "order='input' needs the input: pass requests=, the file or the rows that the job was made from"

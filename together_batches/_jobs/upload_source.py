@@ -23,6 +23,7 @@ from together_batches._jobs.source_kinds import READ_BYTES, UNNAMED, OpenedSourc
 from together_batches._local.os_errors import explained
 from together_batches._local.until_done import finish_in_thread
 from together_batches._protocol.upload_marks import MARK_BYTES, place_in, tagged_name
+from together_batches._text import short
 from together_batches.errors import UsageError
 from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._lines import changed_lines
@@ -200,7 +201,7 @@ def _checked_name(name: object) -> str:
             raise ValueError
         name.encode()
     except ValueError:
-        message = f"filename must be text that can be sent and is not empty; it is {name!r}"
+        message = f"filename must be text that can be sent and is not empty; it is {short(name)}"
         raise UsageError(message) from None
     return name
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal
 
+from together_batches._text import short
 from together_batches.airflow._airflow import HAS_ON_KILL, AirflowFailException, TaskDeferralError, version
 from together_batches.errors import (
     APIError,
@@ -40,7 +41,7 @@ _LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotA
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise :class:`UsageError` for a value that is not one of the choices."""
     if value not in choices:
-        message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
+        message = f"{name} is one of {', '.join(map(repr, choices))}; it is {short(value)}"
         raise UsageError(message)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from together_batches._local.os_errors import explained
+from together_batches._text import short
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def location(uri: str, *, parameter: str) -> Location:
 
     given: object = uri
     if not isinstance(given, str) or not given.strip():
-        message = f"{parameter} must be the URI of a file, such as s3://bucket/name.jsonl; it is {uri!r}"
+        message = f"{parameter} must be the URI of a file, such as s3://bucket/name.jsonl; it is {short(uri)}"
         raise UsageError(message)
     uri = uri.strip()
     if "://" not in uri and not uri.startswith("/"):

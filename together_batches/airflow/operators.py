@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from together_batches._text import short
 from together_batches._validation import positive_int, positive_number
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
@@ -299,7 +300,7 @@ def _check_numbers(
         positive_number("poll_interval", poll_interval)
     delays: object = retry_delays
     if not isinstance(delays, list | tuple):
-        message = f"retry_delays is a list of seconds; it is {delays!r}"
+        message = f"retry_delays is a list of seconds; it is {short(delays)}"
         raise UsageError(message)
     for delay in retry_delays:
         positive_number("retry_delays", delay, zero=True)

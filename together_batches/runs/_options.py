@@ -12,7 +12,7 @@ import attrs
 from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._schema.adapters import Adapter
-from together_batches._text import format_count
+from together_batches._text import format_count, short
 from together_batches._validation import check_callback, path_of, positive_int, positive_number, validator
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
@@ -104,7 +104,7 @@ def _ids(given: Iterable[str | BatchJob]) -> tuple[str, ...]:
     for item in ids:
         checked: object = item
         if not isinstance(checked, str) or not checked.strip():
-            message = f"give_up takes ids of jobs or files, not {item!r}"
+            message = f"give_up takes ids of jobs or files, not {short(item)}"
             raise UsageError(message)
     return ids
 
@@ -112,7 +112,7 @@ def _ids(given: Iterable[str | BatchJob]) -> tuple[str, ...]:
 def _delays(given: float | Iterable[float]) -> tuple[float, ...]:
     delays: object = given
     if isinstance(delays, str) or not isinstance(delays, int | float | Iterable):
-        message = f"retry_delays is a number of seconds, or several, not {delays!r}"
+        message = f"retry_delays is a number of seconds, or several, not {short(delays)}"
         raise UsageError(message)
     seconds = tuple(given) if isinstance(given, Iterable) else (given,)
     for delay in seconds:
