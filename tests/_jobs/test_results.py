@@ -363,7 +363,7 @@ async def test_a_line_that_cannot_be_read_is_of_the_row_that_it_names(body: byte
     rows = await Account(lines(answer("a"), line, answer("c"))).rows(requests=list("abc"), order=order)
     assert sorted(names(rows)) == [("failure", "b"), ("success", "a"), ("success", "c")]
     (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
-    assert failure == BatchFailure("b", None, "the line cannot be read: it is invalid JSON", raw=line.decode())
+    assert failure == BatchFailure("b", None, "the line is invalid JSON", raw=line.decode())
     assert list(failed_requests([BatchRequest(name, {}) for name in "abc"], rows)) == []
 
 

@@ -72,10 +72,10 @@ def test_an_answer_to_nobody(custom_id: object) -> None:
 @pytest.mark.parametrize(
     ("line", "message", "raw"),
     [
-        (b'{"custom_id": "a", ', "the line cannot be read: it is invalid JSON", '{"custom_id": "a", '),
+        (b'{"custom_id": "a", ', "the line is invalid JSON", '{"custom_id": "a", '),
         (b'{"custom_id": NaN}', _NEITHER, '{"custom_id": NaN}'),
-        (b'{"custom_id": "\xff"', "the line cannot be read: it is invalid JSON", '{"custom_id": "\\xff"'),
-        (b"[" * 5_000, "the line cannot be read: it is invalid JSON", "[" * 5_000),
+        (b'{"custom_id": "\xff"', "the line is invalid JSON", '{"custom_id": "\\xff"'),
+        (b"[" * 5_000, "the line is invalid JSON", "[" * 5_000),
         (b"[1]", "the line is a list in place of an object", "[1]"),
         (b"null", "the line is null in place of an object", "null"),
     ],

@@ -32,8 +32,7 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
     try:
         row = result_codec.decode_row(line)
     except json_codec.WireError as error:
-        message = f"the line cannot be read: it is {error.problem}" if error.reason else f"the line is {error.problem}"
-        return BatchFailure(None, None, message, raw=as_text(line))
+        return BatchFailure(None, None, f"the line is {error.problem}", raw=as_text(line))
     return _row_of(row, line)
 
 
