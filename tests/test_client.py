@@ -846,7 +846,7 @@ async def test_numbers_that_cannot_be(emulator: Emulator, batches: AsyncBatches,
 
 @pytest.mark.parametrize("wrong", ["job-1", b"job-1", BatchJob(id="job-1"), 7, None], ids=repr)
 async def test_one_id_where_many_are_expected(emulator: Emulator, batches: AsyncBatches, wrong: Any) -> None:
-    """A single id in place of several is a ``TypeError``, raised at once."""
+    """A single id instead of several is a ``TypeError``, raised at once."""
     with pytest.raises(TypeError):
         await batches.cancel_many(wrong)
     with pytest.raises(TypeError):

@@ -171,7 +171,7 @@ async def test_numbers_that_cannot_be(options: dict[str, Any]) -> None:
 
 
 async def test_ids_that_cannot_be() -> None:
-    """A single id in place of several is refused, and so is an invalid id."""
+    """A single id instead of several is refused, and so is an invalid id."""
     async with AsyncBatches(KEY) as batches:
         with pytest.raises(TypeError, match=r"for one id pass \['a'\], or use wait"):
             batches.as_completed("a")

@@ -48,7 +48,7 @@ def test_a_rate_limit_is_a_429_with_the_wait_that_was_asked_for() -> None:
 def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
     """The text of an invalid response has the path in it, the beginning of the body and the request id."""
     error = APIResponseValidationError(
-        "a number in place of a time",
+        "a number instead of a time",
         expected="a list of batch jobs",
         where="$[3].created_at",
         excerpt='[{"id"',
@@ -58,7 +58,7 @@ def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
         request_id="oJ3x",
     )
     assert str(error) == (
-        f"the answer to GET {_URL} is not a list of batch jobs: a number in place of a time at $[3].created_at; "
+        f"the answer to GET {_URL} is not a list of batch jobs: a number instead of a time at $[3].created_at; "
         "it began '[{\"id\"' (request id oJ3x)"
     )
     assert (error.expected, error.where, error.excerpt) == ("a list of batch jobs", "$[3].created_at", '[{"id"')

@@ -274,7 +274,7 @@ async def test_when_a_file_was_seen() -> None:
 @pytest.mark.parametrize(
     ("sent", "where"),
     [
-        (None, "null in place of an object at $"),
+        (None, "null instead of an object at $"),
         ({}, "no id at $"),
         ({"id": None}, "no id at $.id"),
         ({"id": "file-2"}, "it is about file 'file-2' at $.id"),

@@ -499,7 +499,7 @@ def test_a_file_that_may_not_be_read(sealed: Path, as_nobody: Callable[[], Abstr
 
 def test_sources_that_are_none() -> None:
     """Text files, closed files and values that are neither files nor requests are refused."""
-    with pytest.raises(UsageError, match="the file gives str in place of bytes: open it in binary mode"):
+    with pytest.raises(UsageError, match="the file gives str instead of bytes: open it in binary mode"):
         jsonl.validate(io.StringIO("{}"))  # type: ignore[arg-type]
     closed = io.BytesIO()
     closed.close()
@@ -750,7 +750,7 @@ def test_an_endpoint_that_resembles_none_is_left_to_the_service() -> None:
 
 
 def test_a_request_may_be_a_dict() -> None:
-    """A request may be a dict with the fields of its line; a dict in place of a list is refused."""
+    """A request may be a dict with the fields of its line; a dict instead of a list is refused."""
     audio = {"custom_id": "b", "method": "FILE", "body": MappingProxyType({"model": "m"}), "url": None}
     assert jsonl.encode(MappingProxyType(audio)) == (
         b'{"custom_id":"b","method":"FILE","body":{"model":"m"},"url":null}\n'

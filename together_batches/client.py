@@ -353,7 +353,7 @@ class AsyncBatches:
                 ended; ``outcome.event`` distinguishes them. An exception from it aborts the call.
 
         Raises:
-            TypeError: one id in place of an iterable of ids.
+            TypeError: one id instead of an iterable of ids.
             UsageError: an invalid number, or a client that is closed or belongs to another loop.
         """
         ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
@@ -459,7 +459,7 @@ class AsyncBatches:
             patience: seconds for which something absent is read again, as for :meth:`wait`. 0 reads once.
 
         Raises:
-            TypeError: one id in place of an iterable of ids.
+            TypeError: one id instead of an iterable of ids.
             WaitTimeoutError: the time is over, and every finished job was yielded; ``jobs`` holds the others.
             AuthenticationError: the key was refused; raised after every finished job was yielded.
             APIError: a job cannot be followed (it does not exist, for example). The others are followed to their end

@@ -29,7 +29,7 @@
 
 The names are those of the official SDK if it has them. Facts are attributes; the text is a sentence.
 Every error can be pickled, and none ever contains the API key. Two exceptions are raised deliberately and are not
-here: ``TypeError``, such as for one id in place of many or a coroutine function as a callback; and, by tasks of
+here: ``TypeError``, such as for one id instead of many or a coroutine function as a callback; and, by tasks of
 Airflow, a subclass of :class:`RunError` for rows without an answer.
 """
 

@@ -41,7 +41,7 @@ class _OfRequest(Plain):
 
     @property
     def route(self) -> str | None:
-        """The path with ``{id}`` in place of an id, such as ``/batches/{id}/cancel``; None for a storage.
+        """The path with ``{id}`` instead of an id, such as ``/batches/{id}/cancel``; None for a storage.
 
         Of a path outside batches and files it is the first part.
         """

@@ -92,7 +92,7 @@ def test_a_call_that_does_not_begin() -> None:
     """A call that the client itself refuses, and a value that cannot be, are shown in the first frame there is."""
     batches = Batches(KEY)
     batches.close()
-    for call, name in ((batches.list, "list"), (lambda: Timeout(-1), "_check_positive")):
+    for call, name in ((batches.list, "list"), (lambda: Timeout(-1), "<lambda>")):
         with pytest.raises(BatchesError) as caught:
             call()
         assert _frames(caught.value)[-2:] == [name, "UsageError"]

@@ -65,7 +65,7 @@ class Bucket:
 
 
 class Window:
-    """A fixed number of calls in each window of time, counted anew in the next one."""
+    """A fixed number of calls in each window of time, counted again in the next one."""
 
     def __init__(self, limit: int, seconds: float, *, advises: bool = False) -> None:
         self.limit, self.seconds, self.advises = limit, seconds, advises

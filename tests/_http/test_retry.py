@@ -138,7 +138,7 @@ def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
     ids=str,
 )
 def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: float | None) -> None:
-    """Without ``Retry-After`` the wait ends when the limit is reset; a timestamp in place of seconds is invalid."""
+    """Without ``Retry-After`` the wait ends when the limit is reset; a timestamp instead of seconds is invalid."""
     assert retry.retry_after(headers) == seconds
 
 

@@ -164,7 +164,7 @@ async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
     """If the list cannot be read, perhaps forever because of one bad entry, the jobs are read one by one."""
     service = Service()
     ids = names(50)
-    service.list_answer = APIResponseValidationError("a number in place of text", where="$[3].id")
+    service.list_answer = APIResponseValidationError("a number instead of text", where="$[3].id")
     service.reads = dict.fromkeys(ids, "CANCELLED")
     report = await cancel_many(service, ids, wait=True)
     assert report.counts[R.CANCELLED] == 50

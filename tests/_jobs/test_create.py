@@ -293,7 +293,7 @@ async def test_a_second_post_that_is_refused_is_raised_as_it_is() -> None:
 _ACCEPTED: list[APIError] = [
     _odd("it is about file 'file-2'", where="$.job.input_file_id"),
     _odd('there is no "job"'),
-    _odd("a number in place of a time", where="$.job.created_at"),
+    _odd("a number instead of a time", where="$.job.created_at"),
     _odd("no JSON", status=200),
     _odd("nothing at all", status=204),
     APIConnectionError("the answer broke off", status=201),

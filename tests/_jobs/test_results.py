@@ -629,7 +629,7 @@ async def test_a_file_that_stays_cut(patience: float, slept: list[float]) -> Non
         len(lines(answer("a"))),
         gone(),
         PermissionDeniedError("no", status=403),
-        APIResponseValidationError("text in place of a whole number", expected="a file"),
+        APIResponseValidationError("text instead of a whole number", expected="a file"),
     ],
     ids=["none", "zero", "negative", "smaller", "equal", "404", "403", "unreadable"],
 )

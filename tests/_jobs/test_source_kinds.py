@@ -108,7 +108,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     assert refusal(tmp_path / "pipe") == f"cannot read {tmp_path}/pipe: it is not a file"
     assert refusal("\0") == "cannot read \0: embedded null byte"
     assert "not from int" in refusal(5)
-    assert "gives str in place of bytes: open it in binary mode" in refusal(io.StringIO("{}"))
+    assert "gives str instead of bytes: open it in binary mode" in refusal(io.StringIO("{}"))
 
 
 def test_a_file_that_may_not_be_read(sealed: Path, as_nobody: Callable[[], AbstractContextManager[None]]) -> None:

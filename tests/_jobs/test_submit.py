@@ -291,7 +291,7 @@ async def test_a_file_that_is_none(tmp_path: Path) -> None:
 async def test_what_is_no_source(source: Any) -> None:
     """A value of the wrong type as source is misuse, with a specific message."""
     service = Service()
-    with pytest.raises((UsageError, ValidationError), match=r"not from|in place of bytes|is not a BatchRequest"):
+    with pytest.raises((UsageError, ValidationError), match=r"not from|instead of bytes|is not a BatchRequest"):
         await service.submit(source)
     assert service.done == []
 

@@ -194,12 +194,12 @@ def test_what_is_unknown_is_kept_as_it_came(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        (None, "null in place of an object"),
-        (True, "true or false in place of an object"),
-        (7, "a number in place of an object"),
-        (7.5, "a number in place of an object"),
-        ("job", "text in place of an object"),
-        ([], "a list in place of an object"),
+        (None, "null instead of an object"),
+        (True, "true or false instead of an object"),
+        (7, "a number instead of an object"),
+        (7.5, "a number instead of an object"),
+        ("job", "text instead of an object"),
+        ([], "a list instead of an object"),
     ],
     ids=repr,
 )
@@ -216,10 +216,10 @@ def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
         ({}, "no id"),
         ({"id": None}, "no id"),
         ({"id": ""}, "no id"),
-        ({"id": 7}, "a number in place of an id"),
-        ({"id": True}, "true or false in place of an id"),
-        ({"id": ["a"]}, "a list in place of an id"),
-        ({"id": {}}, "an object in place of an id"),
+        ({"id": 7}, "a number instead of an id"),
+        ({"id": True}, "true or false instead of an id"),
+        ({"id": ["a"]}, "a list instead of an id"),
+        ({"id": {}}, "an object instead of an id"),
     ],
     ids=repr,
 )
@@ -365,7 +365,7 @@ def test_any_mapping_will_do_and_is_left_as_it_was() -> None:
 
 def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
     """The error for an invalid mapping names the field."""
-    with pytest.raises(ValidationError, match=r"invalid batch job: a number in place of an id at \$\.id") as caught:
+    with pytest.raises(ValidationError, match=r"invalid batch job: a number instead of an id at \$\.id") as caught:
         job_from_dict({"id": 7})
     assert caught.value.problems == (str(caught.value),)
     with pytest.raises(ValidationError, match="expected a mapping, not list"):

@@ -142,7 +142,7 @@ def test_any_id_arrives_as_it_was(job: str) -> None:
 
 
 def test_a_job_serves_as_an_id() -> None:
-    """A job is accepted in place of an id."""
+    """A job is accepted instead of an id."""
     assert job_protocol.job_id(BatchJob(id=ID)) == ID
 
 
@@ -354,15 +354,15 @@ def test_nothing_is_nothing_in_a_job_either() -> None:
 
 _NO_JOBS = [
     ("", "an empty body", "$"),
-    ("null", "null in place of an object", "$"),
-    ("[]", "a list in place of an object", "$"),
-    ('"ok"', "text in place of an object", "$"),
-    ("true", "true or false in place of an object", "$"),
-    ("200", "a number in place of an object", "$"),
+    ("null", "null instead of an object", "$"),
+    ("[]", "a list instead of an object", "$"),
+    ('"ok"', "text instead of an object", "$"),
+    ("true", "true or false instead of an object", "$"),
+    ("200", "a number instead of an object", "$"),
     ("{}", "no id", "$.id"),
     ('{"id": null, "status": "CANCELLED"}', "no id", "$.id"),
     ('{"id": "", "status": "CANCELLED"}', "no id", "$.id"),
-    ('{"id": 7}', "a number in place of an id", "$.id"),
+    ('{"id": 7}', "a number instead of an id", "$.id"),
     ('{"status": "CANCELLED"}', "no id", "$.id"),
     ('{"error": "internal error"}', "no id", "$.id"),
     ('{"job": {"status": "CANCELLED"}}', "no id", "$.job.id"),
@@ -454,14 +454,14 @@ def test_an_empty_account(body: str) -> None:
     ("body", "problem", "where"),
     [
         ("", "an empty body", "$"),
-        ("7", "a number in place of a list", "$"),
-        ('"none"', "text in place of a list", "$"),
-        ("{}", "an object in place of a list", "$"),
-        ('{"error": "internal error"}', "an object in place of a list", "$"),
-        ('{"data": {}}', "an object in place of a list", "$"),
-        ('{"data": 7}', "a number in place of a list", "$"),
-        ("[null]", "null in place of an object", "$[0]"),
-        ("[[]]", "a list in place of an object", "$[0]"),
+        ("7", "a number instead of a list", "$"),
+        ('"none"', "text instead of a list", "$"),
+        ("{}", "an object instead of a list", "$"),
+        ('{"error": "internal error"}', "an object instead of a list", "$"),
+        ('{"data": {}}', "an object instead of a list", "$"),
+        ('{"data": 7}', "a number instead of a list", "$"),
+        ("[null]", "null instead of an object", "$[0]"),
+        ("[[]]", "a list instead of an object", "$[0]"),
         ('[{}, {"id": 7}]', "no id", "$[0].id"),
         ("<html></html>", "invalid JSON", "$"),
         (
@@ -485,7 +485,7 @@ def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptur
     assert [job.id for job in job_protocol.read_jobs(answer(body))] == ["a", "b"]
     assert caplog.messages == [
         f"an entry of a list of batch jobs is left out, since it cannot be read: {problem}"
-        for problem in ("a number in place of an id at $[1].id", "no id at $[3].id")
+        for problem in ("a number instead of an id at $[1].id", "no id at $[3].id")
     ]
 
 
@@ -540,13 +540,13 @@ def test_a_declined_job_as_recorded() -> None:
     ("body", "problem", "where"),
     [
         ("", "an empty body", "$"),
-        ("null", "null in place of an object", "$"),
-        ("[]", "a list in place of an object", "$"),
+        ("null", "null instead of an object", "$"),
+        ("[]", "a list instead of an object", "$"),
         ("{}", 'there is no "job"', "$"),
         ('{"id": "a"}', 'there is no "job"', "$"),
         ('{"warning": "quota"}', 'there is no "job"', "$"),
-        ('{"job": []}', "a list in place of an object", "$.job"),
-        ('{"job": false}', "true or false in place of an object", "$.job"),
+        ('{"job": []}', "a list instead of an object", "$.job"),
+        ('{"job": false}', "true or false instead of an object", "$.job"),
         ('{"job": {}}', "no id", "$.job.id"),
         ('{"job": {"id": ""}}', "no id", "$.job.id"),
         ('{"job": {"id": "a", "input_file_id": "other"}}', "it is about file 'other'", "$.job.input_file_id"),

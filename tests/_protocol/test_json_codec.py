@@ -179,7 +179,7 @@ class _Bool(_Number):
 
 @pytest.fixture
 def numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes in place of numpy's, because numpy is not a dependency."""
+    """Classes instead of numpy's, because numpy is not a dependency."""
     classes = SimpleNamespace(integer=_Integer, floating=_Floating, bool_=_Bool)
     monkeypatch.setitem(sys.modules, "numpy", classes)
 

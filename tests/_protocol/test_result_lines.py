@@ -76,8 +76,8 @@ def test_an_answer_to_nobody(custom_id: object) -> None:
         (b'{"custom_id": NaN}', _NEITHER, '{"custom_id": NaN}'),
         (b'{"custom_id": "\xff"', "the line is invalid JSON", '{"custom_id": "\\xff"'),
         (b"[" * 5_000, "the line is invalid JSON", "[" * 5_000),
-        (b"[1]", "the line is a list in place of an object", "[1]"),
-        (b"null", "the line is null in place of an object", "null"),
+        (b"[1]", "the line is a list instead of an object", "[1]"),
+        (b"null", "the line is null instead of an object", "null"),
     ],
 )
 def test_a_line_that_is_none(line: bytes, message: str, raw: str) -> None:

@@ -131,9 +131,9 @@ def test_lines_as_the_service_writes_them() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b'{"custom_id": "a", "body": {"model": "m"}}', "a request in place of a result"),
+        (b'{"custom_id": "a", "body": {"model": "m"}}', "a request instead of a result"),
         (b'{"a": 1}', "an object that is not a result"),
-        (b"[1]", "a list in place of a result"),
+        (b"[1]", "a list instead of a result"),
         (b"{", "invalid JSON"),
     ],
 )

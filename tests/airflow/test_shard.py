@@ -513,7 +513,7 @@ async def test_a_second_reading_before_its_time(task: Task) -> None:
 
 
 async def test_results_that_change_between_two_readings(task: Task) -> None:
-    """A second reading that differs from the first is a first one: the minute begins anew."""
+    """A second reading that differs from the first is a first one: the minute starts over."""
     await _cancelled(task)
     task.wait(await task.start(is_new=False))
     look = json.loads(task.entries.written["look-1"])

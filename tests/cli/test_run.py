@@ -325,11 +325,11 @@ def test_interrupted_before_anything_was_begun(
 
     monkeypatch.setattr(AsyncBatches, "run", interrupt)
     ran = run("run", requests, "-o", "answers.jsonl")
-    assert ran == (130, "", "interrupted: nothing was sent; run the same command again to begin anew\n")
+    assert ran == (130, "", "interrupted: nothing was sent; run the same command again to start over\n")
 
 
 def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal: Callable[..., None]) -> None:
-    """On a terminal, a run draws a bar in place of the lines."""
+    """On a terminal, a run draws a bar instead of the lines."""
     on_terminal("stderr")
     ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
     assert ran.code == 0

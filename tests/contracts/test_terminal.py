@@ -1,6 +1,6 @@
 """The terminal on the first page is what the command prints today.
 
-``python tests/contracts/test_terminal.py`` records it anew.
+``python tests/contracts/test_terminal.py`` records it again.
 """
 
 from __future__ import annotations

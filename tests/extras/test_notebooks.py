@@ -38,13 +38,13 @@ def execute(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[list
 def test_the_tutorial(tmp_path: Path) -> None:
     """The notebook of the tutorial runs, and its saved outputs are those of this version, but for ids and numbers.
 
-    ``python tests/extras/tutorial.py`` saves them anew.
+    ``python tests/extras/tutorial.py`` saves them again.
     """
     from tests.extras.tutorial import NOTEBOOK, executed, outline
 
     saved = nbformat.read(NOTEBOOK, as_version=4)
     assert outline(executed(NOTEBOOK, tmp_path)) == outline(saved), (
-        "to save them anew: python tests/extras/tutorial.py"
+        "to save them again: python tests/extras/tutorial.py"
     )
 
 

@@ -175,7 +175,7 @@ def test_invalid_fields_of_a_job() -> None:
     [
         (BatchJob, {}, "invalid batch job: no id at $.id"),
         (BatchJob, 7, "Input should be a valid dictionary"),
-        (FileObject, {"id": 7}, "invalid file: a number in place of an id at $.id"),
+        (FileObject, {"id": 7}, "invalid file: a number instead of an id at $.id"),
         (BatchRequest, {"custom_id": "a", "body": 7}, "body is a number, and must be an object"),
         (BatchMissing, {"custom_id": "a"}, "Input should be an instance of BatchMissing"),
         (BatchJobStatus, 7, "Input should be a valid string"),

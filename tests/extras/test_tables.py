@@ -310,9 +310,9 @@ def test_an_existing_file_is_left_alone(answers: Path, tmp_path: Path) -> None:
 def test_a_line_that_is_no_result(answers: Path, tmp_path: Path) -> None:
     """A line that is not a result is named, and there is no file, whole or not."""
     answers.write_bytes(answers.read_bytes() + b'\n{"custom_id": "a", "body": {"model": "m"}}\n')
-    with pytest.raises(ValidationError, match="line 9 is a request in place of a result") as caught:
+    with pytest.raises(ValidationError, match="line 9 is a request instead of a result") as caught:
         tables.read(answers).write_parquet(tmp_path / "answers.parquet")
-    assert caught.value.problems == ("line 9 is a request in place of a result",)
+    assert caught.value.problems == ("line 9 is a request instead of a result",)
     assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 

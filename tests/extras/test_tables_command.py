@@ -64,7 +64,7 @@ def test_results(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_run(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run writes its lines, and a table of them; the same command goes on, and makes the table anew."""
+    """A run writes its lines, and a table of them; the same command goes on, and makes the table again."""
     assert main(RUN) == 5
     assert capsys.readouterr().err.endswith("failures.jsonl\ntable: answers.parquet\n")
     assert rows(tmp_path / "answers.parquet") == ROWS

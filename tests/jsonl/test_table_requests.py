@@ -238,7 +238,7 @@ def test_a_schema_is_sent_with_each_request() -> None:
 
 
 def test_a_schema_in_other_words_is_the_same() -> None:
-    """A new version of a library may word the schema of a class anew; another schema is another."""
+    """A new version of a library may word the schema of a class differently; another schema is another."""
 
     class Reworded:
         """An adapter whose schema has a title more."""

@@ -1101,7 +1101,7 @@ async def test_a_refusal_for_the_account_is_no_attempt(run: Runner, code: str, g
 
 
 async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """An ineligible model costs three jobs in sequence, whatever the number of shards; a new call counts anew."""
+    """An ineligible model costs three jobs in sequence, for any number of shards; a new call counts from zero."""
     rows = [BatchRequest(f"row-{number}", {"model": "dedicated/m", "messages": []}) for number in range(10)]
     report = await run(source=rows, max_rows_per_job=1, max_jobs=100)
     assert (len(emulator.jobs), report.failed, report.not_sent, report.complete) == (3, 3, 7, False)
@@ -1137,7 +1137,7 @@ async def test_jobs_that_fail_are_spaced_out(
 
 
 async def test_error_rows_wait_and_a_new_call_does_not(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Error rows go again 30 s after the end of their job, or at once if the run is called anew."""
+    """Error rows go again 30 s after the end of their job, or at once if the run is called again."""
     run.fates.planned = {"row-1": [Failure(), Failure()]}
     created: list[float] = []
 
@@ -1188,7 +1188,7 @@ def _page(times: int, body: str | bytes = PAGE) -> Fault:
 
 @pytest.mark.parametrize("body", [PAGE, b""], ids=["a page", "nothing"])
 async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body: str | bytes) -> None:
-    """A page in place of results is transient: the results are requested again."""
+    """A page instead of results is transient: the results are requested again."""
     emulator.fail(_page(2, body))
     assert (await run()).ok
     assert len(emulator.jobs) == 4
@@ -1210,7 +1210,7 @@ async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) ->
 
 @pytest.mark.parametrize("kind", [RunEventKind.CREATED, RunEventKind.UPLOADED])
 async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) -> None:
-    """Another account does not know the run; that is no reason to send everything anew."""
+    """Another account does not know the run; that is no reason to send everything again."""
     await _stopped(run, kind)
     with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute("UPDATE attempt SET creating_at = planned_at")

@@ -398,7 +398,7 @@ async def test_nothing_is_created_while_a_job_seems_to_have_been_cancelled(
 
 
 async def test_an_answer_that_comes_after_an_error(run: Runner, emulator: Emulator) -> None:
-    """Before rows go again their job and its files are read once more, and collected anew if they differ."""
+    """Before rows go again their job and its files are read once more, and collected again if they differ."""
     run.fates.planned = {"row-5": [Failure()]}
 
     def answer_after_all() -> None:
@@ -458,7 +458,7 @@ async def test_an_edited_piece(run: Runner, emulator: Emulator, content: bytes) 
 
 
 async def test_an_edited_piece_that_is_removed(run: Runner, emulator: Emulator) -> None:
-    """A removed piece is made again from the files of the job, and its hash recorded anew."""
+    """A removed piece is made again from the files of the job, and its hash recorded again."""
     piece, before = await _edited(run, b"{}\n")
     piece.unlink()
     report = await run()

@@ -145,7 +145,7 @@ def _shard() -> Shard:
 
 
 def test_the_rows_that_earlier_attempts_left() -> None:
-    """The rows are those that the earlier attempts left, byte for byte; each call opens them anew."""
+    """The rows are those that the earlier attempts left, byte for byte; each call opens them again."""
     rows = runs.rows(lambda: io.BytesIO(CONTENT), _shard(), [attempt(b"sasssmssff")])
     left = [line for number, line in enumerate(CONTENT.splitlines(keepends=True)) if number in {1, 5}]
     assert rows().read() == rows().read() == b"".join(left)

@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_link_in_place_of_the_directory(tmp_path: Path) -> None:
-    """A link in place of the directory is refused: the files behind it belong to the user."""
+    """A link instead of the directory is refused: the files behind it belong to the user."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "ids").symlink_to("elsewhere")
     with pytest.raises(UsageError, match="is a link"):

@@ -144,7 +144,7 @@ def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_a_page_beside_errors_of_all_rows(tmp_path: Path, page: list[Any]) -> None:
-    """A page in place of the output may hide answers; in place of errors it does not if all rows are answered."""
+    """A page instead of the output may hide answers; instead of errors it does not if all rows are answered."""
     failed = [{"custom_id": custom_id, "error": {"code": "400"}} for custom_id in "ab"]
     with pytest.raises(ForeignFileError) as caught:
         _arranged(tmp_path, "ab", page, failed)
@@ -393,7 +393,7 @@ def _sha256(content: bytes) -> str:
 
 @pytest.mark.parametrize("kept", [0, 1, 4, 15])
 def test_a_piece_that_was_cut(tmp_path: Path, kept: int) -> None:
-    """A piece that was cut is detected, and can be made anew."""
+    """A piece that was cut is detected, and can be made again."""
     pieces = _pieces(tmp_path, b"ssss")
     pieces[0][1].write_bytes(pieces[0][1].read_bytes()[:kept])
     with pytest.raises(RunError, match="piece-1 has been cut short: remove it and run again"):

@@ -222,7 +222,7 @@ async def test_a_ledger_that_is_cut(directory: Path, kept: float) -> None:
     whole = path.read_bytes()
     cut = whole[: int(kept * len(whole))] if isinstance(kept, float) else whole[: int(kept)]
     path.write_bytes(cut)
-    with pytest.raises(RunLedgerError, match=r"in another directory: all its jobs would be created anew") as raised:
+    with pytest.raises(RunLedgerError, match=r"in another directory: all its jobs would be created again") as raised:
         _ledger.read(directory)
     assert raised.value.directory == str(directory)
     with pytest.raises(RunLedgerError):
@@ -235,7 +235,7 @@ async def test_a_ledger_that_is_cut(directory: Path, kept: float) -> None:
 def test_what_is_no_ledger(directory: Path, content: bytes) -> None:
     """A file with any other content is refused as a ledger."""
     (directory / "ledger.sqlite").write_bytes(content)
-    with pytest.raises(RunLedgerError, match="all its jobs would be created anew"):
+    with pytest.raises(RunLedgerError, match="all its jobs would be created again"):
         _ledger.read(directory)
 
 

@@ -114,7 +114,7 @@ def test_the_next_attempt(attempts: list[Attempt], expected: tuple[int, int] | N
 
 
 def test_an_attempt_whose_rows_are_others_by_now() -> None:
-    """An attempt whose rows changed is planned anew if no create was sent; its former file may still have a job."""
+    """An attempt whose rows changed is planned again if no create was sent; its former file may still have a job."""
     planned = _attempt(2, rows=2, file_id="file-2", former_file_ids="file-1", uploaded_at=NOON)
     found = rules.next_attempt(_shard(4), [_attempt(1, b"sssa"), planned], max_attempts=3, now=NOON)
     assert found is not None
@@ -126,7 +126,7 @@ def test_an_attempt_whose_rows_are_others_by_now() -> None:
 
 @pytest.mark.parametrize("outcomes", [b"sssa", b"saaa", b"ssss"])
 def test_buckets_while_the_rows_of_an_attempt_are_others(outcomes: bytes) -> None:
-    """The buckets are by the outcomes, until an attempt that was planned before them is planned anew."""
+    """The buckets are by the outcomes, until an attempt that was planned before them is planned again."""
     found = rules.buckets(_shard(4), [_attempt(1, outcomes), _attempt(2, rows=2)], max_attempts=3)
     assert found == Buckets(outcomes.count(b"s"), not_sent=outcomes.count(b"a"))
 
@@ -144,7 +144,7 @@ def test_an_attempt_whose_rows_are_as_many_others() -> None:
 
 
 def test_an_attempt_that_is_collected_anew() -> None:
-    """An attempt that is collected anew comes before the one that was planned after it."""
+    """An attempt that is collected again comes before the one that was planned after it."""
     first = _attempt(1, rows=4, creating_at=NOON, job_id="job-1")
     found = rules.next_attempt(_shard(4), [first, _attempt(2, rows=2)], max_attempts=3, now=NOON)
     assert found is first
@@ -191,7 +191,7 @@ def test_invalid_answers_are_sent_again_on_request(attempts: list[Attempt], expe
 
 
 def test_an_attempt_that_is_planned_with_invalid_answers_or_without() -> None:
-    """An attempt whose create was not sent is planned anew if the caller decides otherwise about invalid answers."""
+    """An attempt whose create was not sent is planned again if the caller decides otherwise about invalid answers."""
     planned = _attempt(2, rows=1, file_id="file-2")
     found = rules.next_attempt(_shard(4), [_attempt(1, b"siaf"), planned], max_attempts=3, now=NOON)
     assert found is planned

@@ -515,7 +515,7 @@ async def test_results_that_do_not_come(drive: Driver, emulator: Emulator, time:
 
 
 async def test_a_page_in_place_of_results(drive: Driver, emulator: Emulator) -> None:
-    """A page in place of the results is read again, and is not a result."""
+    """A page instead of the results is read again, and is not a result."""
     shard, attempt = await _ended(drive)
     emulator.fail(Fault(on="content", status=200, body="Sign in, please.\n", times=2))
     collected = await drive.collect(shard, attempt)
@@ -736,7 +736,7 @@ class Pipe:
         ("missing.jsonl", "cannot read missing.jsonl: there is no such file or directory"),
         (".", "cannot read .: it is not a file"),
         (Pipe(), "the source cannot seek, and is read more than once: pass a function"),
-        (io.StringIO("{}\n"), "in place of bytes: open it in binary mode"),
+        (io.StringIO("{}\n"), "instead of bytes: open it in binary mode"),
         (lambda: None, "must be opened as a binary file; the function returned NoneType"),
         (lambda: io.BytesIO(b""), "there are no rows"),
         (lambda: io.BytesIO(b"{}\n"), "custom_id"),

@@ -103,7 +103,7 @@ class Process:
             self.on_death()
 
     def run(self, context: contextvars.Context, callback: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
-        """Run a callback of this process, in place of the loop."""
+        """Run a callback of this process, instead of the loop."""
         if self.dead:
             self._put_aside.append((context, partial(callback, *args)))
         else:

@@ -59,7 +59,7 @@ class Looks:
 
     ``ids_after`` are those of its output and of its errors. Of each file, ``no_content`` and ``no_metadata`` are the
     spans of a 404. ``short`` downloads are cut after a ``share``, at the end of a line unless ``within_line``.
-    ``size`` is the value that the metadata shows in place of the size, if any. A share of the answers is an error
+    ``size`` is the value that the metadata shows instead of the size, if any. A share of the answers is an error
     until ``answers_after``; with ``new_ids`` the files then have other ids. ``errors_stay`` is the share of the
     answered rows that are in the error file as well.
     """
@@ -86,7 +86,7 @@ class Looks:
 class OddCreate:
     """A response to a create: its ``status`` and ``body``, whether the job is ``made``, and how much later.
 
-    A body is named: ``usual``, ``bare`` (without the envelope), ``other file``, ``number`` (in place of a date),
+    A body is named: ``usual``, ``bare`` (without the envelope), ``other file``, ``number`` (instead of a date),
     ``null job``, or given as it is sent.
     """
 

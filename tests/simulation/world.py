@@ -356,7 +356,7 @@ class World:
 
     @property
     def _ledger(self) -> dict[str, bytes]:
-        """Return the files of the ledger as they are; what SQLite shares between processes is made anew."""
+        """Return the files of the ledger as they are; what SQLite shares between processes is made again."""
         found = sorted((self.disk.root / "answers.jsonl.run").glob("ledger.sqlite*"))
         return {path.name: path.read_bytes() for path in found if not path.name.endswith("-shm")}
 

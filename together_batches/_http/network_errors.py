@@ -135,7 +135,7 @@ def _refused_by_proxy(error: aiohttp.ClientHttpProxyError, proxy: str) -> Failur
 
 
 def refused_by_proxy(proxy: str, status: int) -> str:
-    """Return the message for a proxy that answered in place of the service."""
+    """Return the message for a proxy that answered instead of the service."""
     message = f"{proxy} refused the connection with status {named_status(status)}"
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         message += "; put its login into its URL, as in http://name:password@host:port"

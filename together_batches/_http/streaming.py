@@ -52,7 +52,7 @@ class Streaming:
     def send(
         self, request: Transfer, *, redirect_is_answer: bool = False, on_sent: OnSent | None = None
     ) -> Coroutine[Any, Any, Answer]:
-        """Send ``request`` and return its successful response; each attempt reads the body anew.
+        """Send ``request`` and return its successful response; each attempt reads the body again.
 
         With ``redirect_is_answer`` a redirect also counts as success, and is never followed. ``on_sent`` is called
         with the bytes of the content sent so far, and their total. Raises the errors of an ordinary request, and
@@ -191,7 +191,7 @@ class Streaming:
         streamed: bool,
     ) -> Answer | RequestFailure[APIError]:
         exchange = self._transport.exchange
-        place = URL(url, encoded=True)  # unchanged: quoted anew, it would not match the signature
+        place = URL(url, encoded=True)  # unchanged: quoted again, it would not match the signature
         headers = dict(transfer.headers)
         if keyed:
             headers = {**(exchange.headers_to_add or {}), **headers}

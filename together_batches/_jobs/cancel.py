@@ -58,7 +58,7 @@ class CancelCall(CallState):
         return self._absence.pause()
 
     def restart_patience(self) -> None:
-        """Start anew with the patience at the next answer that contradicts known facts."""
+        """Start over with the patience at the next answer that contradicts known facts."""
         self._absence = None
 
     def outcome(

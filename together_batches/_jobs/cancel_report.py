@@ -2,7 +2,7 @@
 
 The garbage collector tracks three objects for each outcome, and none for a response body. With three more for each
 id it starts after every two hundred ids, and scans everything in flight. Kept as values instead, 40,000 outcomes took
-5 to 15 % more CPU time for the whole bulk, and 1,400 bytes each in place of 630. So they are decoded on each access.
+5 to 15 % more CPU time for the whole bulk, and 1,400 bytes each instead of 630. So they are decoded on each access.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class CreateRecord:
     ``posts`` creates were sent, the first of them at ``since`` by the service's clock. ``note_posts`` is awaited with
     their number before each further one. Without ``posts_again``, the one after a search is left to a later call.
     ``is_another`` returns True for a job that cannot be the one; by default these are the jobs that the client saw
-    before. ``list_jobs`` is used in place of the client's own function.
+    before. ``list_jobs`` is used instead of the client's own function.
     """
 
     posts: int = 0

@@ -234,7 +234,7 @@ class ResultReader:
         return short
 
     def _check(self) -> None:
-        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows are missing.
+        """Raise :class:`ResultsUnavailableError` for a page instead of the output, or of errors if rows are missing.
 
         An error file with all rows says nothing about answers that were replaced by a page.
         """
@@ -242,6 +242,6 @@ class ResultReader:
         if foreign and (self._job.output_file_id in foreign or self._is_incomplete()):
             message = (
                 f"the results of job {self._job.id} are unavailable: {' and '.join(foreign)} has lines, and none is "
-                "about a row; it may be a page in place of the file: read the results again later"
+                "about a row; it may be a page instead of the file: read the results again later"
             )
             raise ResultsUnavailableError(message, job_id=self._job.id, file_ids=foreign)

@@ -66,7 +66,7 @@ async def _check(content: UploadSource, endpoint: str) -> Validation:
 
 
 def _with(unwritable: list[Problem], checked: Validation) -> Validation:
-    """Return the validation with the problems of unwritable requests in place of those of their blank lines."""
+    """Return the validation with the problems of unwritable requests instead of those of their blank lines."""
     if not unwritable:
         return checked
     blank = {problem.line for problem in unwritable}

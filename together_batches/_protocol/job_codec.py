@@ -69,7 +69,7 @@ def entries(body: bytes) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        problem = f"{kind(value)} in place of a list"
+        problem = f"{kind(value)} instead of a list"
         raise WireError(problem)
     return cast("list[object]", value)
 
@@ -230,7 +230,7 @@ _SENT_AS = {
 def _identity(value: object) -> str:
     if isinstance(value, str) and value:
         return value
-    message = "no id" if value is None or value == "" else f"{kind(value)} in place of an id"
+    message = "no id" if value is None or value == "" else f"{kind(value)} instead of an id"
     raise TypeError(message)
 
 
@@ -267,7 +267,7 @@ def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
     from cattrs.errors import ClassValidationError
 
     if not isinstance(sent, dict):
-        problem = f"{kind(sent)} in place of an object"
+        problem = f"{kind(sent)} instead of an object"
         raise WireError(problem, where)
     rest = cast("_Object", sent).copy()
     names = {name: _SENT_AS.get(name, name) for name in fields_of(value_type)}

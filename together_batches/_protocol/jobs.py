@@ -321,7 +321,7 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
     try:
         value = json_codec.read(answer.body)
         if not isinstance(value, dict):
-            raise invalid_response(answer, what, f"{json_codec.kind(value)} in place of an object")
+            raise invalid_response(answer, what, f"{json_codec.kind(value)} instead of an object")
         if "job" not in value:
             raise invalid_response(answer, what, 'there is no "job"')
         envelope = cast("dict[str, object]", value)

@@ -30,7 +30,7 @@ class Rank(IntEnum):
 
 
 def stray_reason(rank: Rank, before: Rank | None) -> str | None:
-    """Return why a line is a stray; None if it is the result of its row, in place of any line before it.
+    """Return why a line is a stray; None if it is the result of its row, instead of any line before it.
 
     ``before`` is the rank of the row's result so far, None if there is no such row.
     """

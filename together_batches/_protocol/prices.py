@@ -19,7 +19,7 @@ _NAMES = ("name", "id", "serverlessEndpoint")
 
 
 def base_of_models(base_url: str) -> str:
-    """Return the base URL of this request: version 2 of the API, in place of version 1."""
+    """Return the base URL of this request: version 2 of the API, instead of version 1."""
     return base_url.removesuffix("/v1") + "/v2"
 
 
@@ -41,7 +41,7 @@ def read_prices(answer: Answer) -> tuple[dict[str, Price], str | None]:
     members = cast("dict[str, object]", page) if isinstance(page, dict) else {"data": page}
     models = members.get("data")
     if not isinstance(models, list):
-        raise invalid_response(answer, _WHAT, f"{json_codec.kind(models)} in place of a list", "$.data")
+        raise invalid_response(answer, _WHAT, f"{json_codec.kind(models)} instead of a list", "$.data")
     prices: dict[str, Price] = {}
     for model in cast("list[object]", models):
         if isinstance(model, dict):

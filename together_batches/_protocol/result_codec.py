@@ -55,7 +55,7 @@ def decode_row(line: bytes) -> Row:
     except (ValueError, RecursionError):
         value = read(line)
     if not isinstance(value, dict):
-        problem = f"{kind(value)} in place of an object"
+        problem = f"{kind(value)} instead of an object"
         raise WireError(problem)
     fields = cast("_Object", value)
     answer = fields.get("response")

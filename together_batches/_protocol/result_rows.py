@@ -84,14 +84,14 @@ def row_of_line(line: bytes) -> ResultRow:
         if value is None:
             raise
     if not isinstance(value, dict):
-        problem = f"{json_codec.kind(value)} in place of a result"
+        problem = f"{json_codec.kind(value)} instead of a result"
         raise WireError(problem)
     members = cast("_Members", value)
     if isinstance(members.get("result"), str):
         return _unusual_row(members)
     if "response" in members or "error" in members:
         return row_of_result(read_row(line))
-    problem = "a request in place of a result" if "body" in members else "an object that is not a result"
+    problem = "a request instead of a result" if "body" in members else "an object that is not a result"
     raise WireError(problem)
 
 

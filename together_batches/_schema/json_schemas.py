@@ -35,7 +35,7 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _UNORDERED = frozenset({"enum", "required", "type"})
 _DEFINITIONS = ("$defs", "definitions")
 _WORDING = frozenset({"$comment", "$schema", "default", "description", "examples", "title", *_DEFINITIONS})
-"""Keywords that decide about no value: a program may word them anew. Definitions count where they are used."""
+"""Keywords that decide about no value: a program may word them differently. Definitions count where they are used."""
 _FREE = ("additionalProperties", "items")
 """Keywords that say nothing if they accept anything."""
 _TYPES: dict[type, tuple[str, ...]] = {
@@ -142,7 +142,7 @@ def _for_same_value(root: _Object, schema: _Object) -> Iterator[tuple[_Object, s
 
 
 def inlined(schema: _Object) -> _Object:
-    """Return a schema with the target of a reference at its root in place of it, and without unused definitions.
+    """Return a schema whose root is the target of its reference, if it is one, and without unused definitions.
 
     Its references are within it. Raises ValueError if the reference leads to itself.
     """
@@ -183,7 +183,7 @@ def is_same(one: _Object, other: _Object) -> bool:
     """Return whether two schemas accept the same values by the same rules, in whatever words.
 
     Titles, descriptions, defaults, the order of keys and the place of definitions do not count: a new version of a
-    library may word the schema of a class anew.
+    library may word the schema of a class differently.
     """
     try:
         return _Comparison(one, other).are_same(one, other)

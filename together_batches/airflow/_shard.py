@@ -460,7 +460,7 @@ class ShardWork:
         return manifest
 
     async def _restored(self, shard: Shard, attempt: Attempt) -> Path:
-        """Return the results of an attempt on this machine; download them anew if they were removed."""
+        """Return the results of an attempt on this machine; download them again if they were removed."""
         path = self._scratch / f"{attempt.number}.jsonl"
         if path.exists() or await to_thread.run_sync(_storage.fetch, self._piece(attempt), path):
             return path

@@ -47,7 +47,7 @@ class TogetherBatchAdapter(BatchAdapter):
 
     :param api_key: the API key; defaults to ``TOGETHER_API_KEY``.
     :param base_url: URL of the service; defaults to ``TOGETHER_BASE_URL``, then to Together AI.
-    :param client: a client to use in place of a new one.
+    :param client: a client to use instead of a new one.
     """
 
     name = "together"

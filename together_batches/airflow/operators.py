@@ -50,14 +50,14 @@ class TogetherBatchOperator(BaseOperator):
     The task waits in the triggerer, without a worker. It creates exactly one job for each attempt, whatever is killed
     or retried, and sends rows that failed or are missing again in further jobs. What it has done is kept in the task
     state store of Airflow 3.3 and newer, or beside the results. A task that is cleared goes on from there: it sends
-    only rows without an answer, and nothing after a success. A new DAG run starts anew.
+    only rows without an answer, and nothing after a success. A new DAG run starts over.
 
     The result is a small dict: ``results_uri`` and ``failures_uri`` (None if every row was answered); the numbers of
     ``rows`` that ``succeeded``, ``failed``, are ``missing``, or whose answers are ``invalid``; ``job_ids``; and the
     tokens used.
 
     :param requests_uri: the URI of a file of requests, in the format of the Batch API (templated).
-    :param requests: the requests, if they are few, in place of ``requests_uri``. They are not templated.
+    :param requests: the requests, if they are few, instead of ``requests_uri``. They are not templated.
     :param results_uri: the URI of the file to write, which is replaced if it exists (templated). Rows without an
         answer are also written beside it: to ``answers.failures.jsonl`` for ``answers.jsonl``.
     :param endpoint: the endpoint of the requests (templated).

@@ -188,7 +188,7 @@ def _ids_in(value: object, place: str) -> Iterator[str]:
             found = fields.get("id", fields.get("job_id"))
         if not isinstance(found, str) or not found.strip():
             kind = "an object without an id or a job_id" if isinstance(entry, dict) else json.dumps(entry)[:40]
-            message = f"the JSON on {place} has {kind} in place of an id"
+            message = f"the JSON on {place} has {kind} instead of an id"
             raise CommandError(message)
         yield found.strip()
 

@@ -44,7 +44,7 @@ _MOST_BYTES = 16 << 20
 _MOST_READ = 4 * _MOST_BYTES
 """Size from which the file is not ours."""
 _MOST_OLD_LINES = 1_000
-"""Number of lines that no longer count, beside one for each job, from which the file is written anew."""
+"""Number of lines that no longer count, beside one for each job, from which the file is written again."""
 _START = b'{"job_id":'
 """The first bytes of each line, by which one that was cut off is recognised."""
 
@@ -220,7 +220,7 @@ def _append(path: Path, added: bytes) -> None:
 
 
 def _write(path: Path, file: _File, new: Labels) -> None:
-    """Write the file anew, with one line for each job; set aside what is not ours."""
+    """Write the file again, with one line for each job; set aside what is not ours."""
     from together_batches._local.atomic_file import AtomicFile
 
     jobs = {job_id: labels for job_id, labels in file.jobs.items() if job_id not in new} | dict(new)
@@ -230,17 +230,17 @@ def _write(path: Path, file: _File, new: Labels) -> None:
     while first and room >= len(lines[first - 1]):
         first -= 1
         room -= len(lines[first])
-    with AtomicFile(path) as anew:
+    with AtomicFile(path) as rewritten:
         for line in lines[first:]:
-            anew.write(line)
-        anew.finish()
+            rewritten.write(line)
+        rewritten.finish()
         if file.damaged:
             aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
             with explained("set aside", path):
                 path.replace(aside)
             lost = f"{count_of(file.damaged, 'line')} of {path} cannot be read as labels"
             _say_once(f"warning: {lost}: the file was set aside as {aside}, and all other labels are kept")
-        anew.commit()
+        rewritten.commit()
 
 
 @cache  # of several commands in one process, which only tests have, the first alone prints a text

@@ -28,7 +28,7 @@ def is_parquet(path: Path) -> bool:
 class RunTable:
     """A Parquet file beside the lines of a run, and made of them when the run has all.
 
-    It is made anew by each call, which replaces the file of the same run; another file only on request.
+    It is made again by each call, which replaces the file of the same run; another file only on request.
     """
 
     def __init__(self, path: Path, directory: Path, *, overwrite: bool) -> None:

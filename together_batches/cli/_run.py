@@ -329,7 +329,7 @@ class _Run:
 
         try:
             if not has_run(self.directory):
-                return "nothing was sent; run the same command again to begin anew"
+                return "nothing was sent; run the same command again to start over"
             view = runs.read(self.directory)
         except BatchesError as error:
             return f"{error}; run the same command again to resume"

@@ -64,7 +64,7 @@ def table_options(function: F) -> F:
 
 
 def as_options(message: str) -> str:
-    """Return a message of the library, with options in place of keywords."""
+    """Return a message of the library, with options instead of keywords."""
     for param in click.get_current_context().command.params:
         name = param.name or ""
         if "_" in name or name == "overwrite":

@@ -388,7 +388,7 @@ Show = Callable[["Moment"], Awaitable[None]]
 
 @asynccontextmanager
 async def _table() -> AsyncGenerator[Show]:
-    """Yield a function that draws the table on the terminal, in place of the one before."""
+    """Yield a function that draws the table on the terminal, instead of the one before."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text

@@ -36,7 +36,7 @@ class Content:
 
 
 def content_of(source: Source, size: int | None = None) -> Content:
-    """Return the content of bytes, of the path of a file, or of a function that returns its chunks anew on each call.
+    """Return the content of bytes, of the path of a file, or of a function that returns new chunks on each call.
 
     Only a function requires a ``size``, at which its chunks are truncated. Raises ValueError for a size that is
     missing or not allowed, and OSError for a path that cannot be accessed.

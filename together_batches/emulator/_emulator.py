@@ -297,8 +297,8 @@ class Emulator:
     ) -> str:
         """Add a file; return its id.
 
-        ``content`` may be bytes, the path of a file, which is read on demand, or a function that returns its chunks
-        anew on each call: with its ``size`` in bytes, for content that is too large for memory. Raises ValueError for
+        ``content`` may be bytes, the path of a file, which is read on demand, or a function that returns new chunks
+        on each call: with its ``size`` in bytes, for content that is too large for memory. Raises ValueError for
         such a function without a size, and OSError for a path that cannot be accessed.
         """
         with self._lock:

@@ -20,7 +20,7 @@ _Object = Mapping[str, object]
 
 
 def json_answer(response_format: object, words: str) -> str | None:
-    """Return JSON for a ``response_format``, with ``words`` in place of free texts; None if it asks for no schema."""
+    """Return JSON for a ``response_format``, with ``words`` instead of free texts; None if it asks for no schema."""
     schema = _at(_at(response_format, "json_schema"), "schema")
     if _at(response_format, "type") != "json_schema" or not isinstance(schema, Mapping):
         return None

@@ -32,11 +32,11 @@ _PYTHON = (
 _QUOTED = "the lines are JSON within quotes, encoded twice: convert them, for example with jq -c fromjson"
 _CSV = "the file is CSV, and must have one JSON object a line: make requests of it, with jsonl.requests or --prompt"
 _ANTHROPIC = (
-    "the lines are in Anthropic's format, with params in place of body: convert them, for example with "
+    "the lines are in Anthropic's format, with params instead of body: convert them, for example with "
     "jq -c '{custom_id, body: .params}', and set body.model"
 )
 _GEMINI = (
-    "the lines are in Gemini's format, with request in place of body: write custom_id from key, and a body with "
+    "the lines are in Gemini's format, with request instead of body: write custom_id from key, and a body with "
     "model and messages from request.contents"
 )
 _HEADER = re.compile(r'\s*"?[A-Za-z_][\w .-]*"?(\s*[,;\t]\s*"?[A-Za-z_][\w .-]*"?)+\s*')

@@ -77,7 +77,7 @@ def checked_bytes(content: object, name: str = "the file") -> bytes:
     """Return what was read from a file; raise :class:`UsageError` if it is not bytes."""
     if isinstance(content, bytes):
         return content
-    message = f"{name} gives {type(content).__name__} in place of bytes: open it in binary mode"
+    message = f"{name} gives {type(content).__name__} instead of bytes: open it in binary mode"
     raise UsageError(message)
 
 

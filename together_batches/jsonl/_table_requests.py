@@ -151,7 +151,7 @@ class TableRequests:
         }
         self._fingerprint = {name: _hash_of(value) for name, value in settings.items()}
         if schema is not None:
-            # Not its hash: a new version of a library may word it anew.
+            # Not its hash: a new version of a library may word it differently.
             self._fingerprint[_SCHEMA] = adapter_of(schema).text.decode()
 
     def __repr__(self) -> str:
@@ -219,7 +219,7 @@ class TableRequests:
     def _each(self, make: Callable[[str, Any], T]) -> Iterator[T]:
         """Yield what is made of each row; after the first problem only search for others, and raise all of them."""
         if self._is_read and is_read_once(self._table):
-            message = "the table can be read only once, and was: make it anew, or pass a list of its rows"
+            message = "the table can be read only once, and was: make it again, or pass a list of its rows"
             raise UsageError(message)
         self._is_read = True
         ids, digest, problems = Repeats(), hashlib.sha256(), list[str]()

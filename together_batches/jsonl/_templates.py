@@ -19,7 +19,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^}]*)\}|[{}]")
 
 
 class Template:
-    """A text with columns in place of which their values are put; ``columns`` are their names, each once."""
+    """A text in which names of columns in braces are replaced by values; ``columns`` has each name once."""
 
     def __init__(self, text: str) -> None:
         literals, names, end = [""], list[str](), 0

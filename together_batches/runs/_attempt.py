@@ -185,7 +185,7 @@ class AttemptWork(ABC):
         return self.lost_job([job for job in listing.jobs if job.status not in _USELESS or job.output_file_id])
 
     async def _has_other_job(self) -> bool:
-        """Adopt another job of the attempt's own file in place of an absent one; return whether one exists.
+        """Adopt another job of the attempt's own file instead of an absent one; return whether one exists.
 
         The response to a create may have the id of a job that does not exist.
         """

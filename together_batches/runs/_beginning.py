@@ -78,7 +78,7 @@ class Beginning:
             return
         if not attempt.creating_at:
             await self._check_file()
-        # Read anew for each try, because a failed one records how many creates were sent.
+        # Read again for each try, because a failed one records how many creates were sent.
         await self._work.note_job(await self._work.until_answered("create", self._created))
 
     async def _check_file(self) -> None:

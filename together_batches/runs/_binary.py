@@ -41,7 +41,7 @@ class Writable(Protocol):
 
 BinarySource = str | os.PathLike[str] | Readable | Callable[[], Readable]
 """A source of bytes that is read more than once: a path; a file opened in binary mode that can seek, read from its
-current position, and left open at it; or a function that opens a file anew, which is closed after it is read."""
+current position, and left open at it; or a function that opens a file on each call. Such a file is closed."""
 BinarySink = str | os.PathLike[str] | Writable | Callable[[], Writable]
 """A place for bytes: a path, which appears when it is complete; a file opened in binary mode, written from its
 current position and left open; or a function that opens one, which is closed when it is complete."""

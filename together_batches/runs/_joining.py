@@ -282,5 +282,5 @@ class _Try:
     def _differs(self, how: str) -> RunError:
         if self._directory is None:
             return RunError(f"{self._piece} {how}: collect its attempt again", directory="")
-        message = f"{self._piece} {how}: remove it and run again, and its results are downloaded anew"
+        message = f"{self._piece} {how}: remove it and run again, and its results are downloaded again"
         return RunError(message, directory=str(self._directory))

@@ -31,7 +31,7 @@ _GAP_BYTES = 1 << 14
 
 
 class Kind(IntEnum):
-    """Kind of a row's text, unless it is the body of an answer: then its status is in place of this."""
+    """Kind of a row's text; the body of an answer has its status instead."""
 
     NONE = 0
     UNUSUAL_ANSWER = 1

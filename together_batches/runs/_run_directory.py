@@ -180,7 +180,7 @@ class RunDirectory:
             if not is_as_written and sha256_of(path, raise_if_cancelled)[1] != expected:
                 message = (
                     f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or "
-                    f"remove it and run again, and the results of job {attempt.job_id} are downloaded anew"
+                    f"remove it and run again, and the results of job {attempt.job_id} are downloaded again"
                 )
                 raise RunError(message, directory=str(self.directory))
             return True

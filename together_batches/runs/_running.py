@@ -127,7 +127,7 @@ def _is_new(directory: Path) -> bool:
         if (directory / PIECES).is_dir():  # created after the ledger
             message = (
                 f"{directory} holds a run and no {_ledger.NAME}: put it back, or begin a new run in "
-                "another directory; all its jobs would be created anew"
+                "another directory; all its jobs would be created again"
             )
             raise RunLedgerError(message, directory=str(directory))
     return True

@@ -284,10 +284,10 @@ def rows_in(source: BinarySource | BinaryInput, shard: Shard, *, directory: Path
             yield rows
     if digest.hexdigest() != shard.sha256:
         before = "was cut into these shards" if directory is None else f"the run in {directory} began with"
-        anew = "cut it anew" if directory is None else "begin a new run in another directory"
+        advice = "cut it again" if directory is None else "begin a new run in another directory"
         message = (
             f"{given} is not what {before}: the rows from line {shard.first_line} on are others. Put the file back "
-            f"as it was, or {anew}"
+            f"as it was, or {advice}"
         )
         raise RunChangedError(message, directory=str(directory or ""))
 

@@ -41,7 +41,7 @@ def read(
 ) -> AnswerTable:
     """Return the table of a file of results, as a run or the command ``results`` writes it.
 
-    The file is read anew each time that the table is used. The columns of the ``schema`` hold the answers that fit
+    The file is read again each time that the table is used. The columns of the ``schema`` hold the answers that fit
     it; a row whose answer does not fit has ``"invalid"`` as its ``result``, and the reason in ``error``.
 
     Parameters:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ADVICE_READING = (
     "it is left alone, and not taken for an empty one. Put back a copy, or begin a new run in another directory: all "
-    "its jobs would be created anew"
+    "its jobs would be created again"
 )
 _ADVICE_WRITING = "check the disk and the permissions, and run it again: it resumes from what was recorded"
 _ADVICE_RIGHTS = "get permission to read and write the directory and all files in it, and try again"

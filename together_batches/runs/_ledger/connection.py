@@ -102,7 +102,7 @@ def version_of(directory: Path, connection: sqlite3.Connection) -> int:
     if application != APPLICATION:
         message = (
             f"{directory / NAME} is not the ledger of a run, or has lost its beginning; it is left alone. Put back a "
-            "copy, or begin a new run in another directory: all its jobs would be created anew"
+            "copy, or begin a new run in another directory: all its jobs would be created again"
         )
         raise RunLedgerError(message, directory=str(directory))
     if version > VERSION:

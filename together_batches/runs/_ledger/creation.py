@@ -67,7 +67,7 @@ def _refuse_journals(directory: Path) -> None:
         if end in JOURNALS and left.exists() and left.stat().st_size:
             message = (
                 f"{directory} holds {left.name} and no {NAME}: put it back, or begin a new run in another directory; "
-                "all its jobs would be created anew"
+                "all its jobs would be created again"
             )
             raise RunLedgerError(message, directory=str(directory))
         left.unlink(missing_ok=True)
