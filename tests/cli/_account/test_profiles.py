@@ -20,7 +20,6 @@ from together_batches.cli._account.profiles import (
     profiles_file,
     read_profiles,
 )
-from together_batches.cli._terminal.commands import Common
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.config import Secret
 
@@ -73,7 +72,7 @@ def test_precedence(
     """
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    key, url = credentials(Common(profile=option))
+    key, url = credentials(option, None)
     assert key == expected
     assert url == {"key-of-staging": STAGING, "key-of-default": URL}.get(expected or "")
 
@@ -82,12 +81,12 @@ def test_a_variable_with_the_key_needs_no_file(file: Path, monkeypatch: pytest.M
     """A damaged file is not read if the key is in the environment; the base URL is that of the options then."""
     file.write_text("{")
     monkeypatch.setenv("TOGETHER_API_KEY", "k")
-    assert credentials(Common(base_url=STAGING)) == (None, STAGING)
+    assert credentials(None, STAGING) == (None, STAGING)
 
 
 def test_no_profile(run: Run) -> None:
     """Without any profile the error is that there is no key; a profile that is named has to exist."""
-    assert credentials(Common()) == (None, None)
+    assert credentials(None, None) == (None, None)
     ran = run("list", "--profile", "a")
     assert (ran.code, ran.out) == (3, "")
     assert "there is no profile 'a'; 'together-batches login --profile a' makes it" in ran.err
@@ -116,18 +115,18 @@ def test_invalid_names(run: Run, name: str) -> None:
 def test_valid_names(name: str) -> None:
     """Names may begin with a hyphen and are at most 64 characters long."""
     keep(name, "k")
-    assert credentials(Common(profile=name)) == ("k", URL)
+    assert credentials(name, None) == ("k", URL)
 
 
 def test_where_a_refused_key_is_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint names the profile or the variable, and that a variable takes precedence if there are profiles."""
-    assert origin(Common()) == "the key is that of profile 'default'; 'together-batches login' replaces it"
-    assert origin(Common(profile="a")).endswith("'a'; 'together-batches login --profile a' replaces it")
+    assert origin(None) == "the key is that of profile 'default'; 'together-batches login' replaces it"
+    assert origin("a").endswith("'a'; 'together-batches login --profile a' replaces it")
     monkeypatch.setenv("TOGETHER_API_KEY", "k")
     text = "the key is that of TOGETHER_API_KEY"
-    assert origin(Common()) == f"{text}, which takes precedence over a profile without --profile"
+    assert origin(None) == f"{text}, which takes precedence over a profile without --profile"
     file.write_text("{")
-    assert origin(Common()) == text
+    assert origin(None) == text
 
 
 def test_code_reads_no_profiles(file: Path) -> None:
@@ -145,7 +144,7 @@ def test_the_same_base_url(file: Path, monkeypatch: pytest.MonkeyPatch, url: str
     """The base URL of the profile may be given, in any spelling."""
     if in_environment:
         monkeypatch.setenv("TOGETHER_BASE_URL", url)
-    assert credentials(Common(profile="staging", base_url=None if in_environment else url))[1] == STAGING
+    assert credentials("staging", None if in_environment else url)[1] == STAGING
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,7 @@ def test_a_file_that_others_can_read(run: Run, file: Path, mode: int, argv: tupl
     assert ran.err.endswith(f"can be read by other users, and its key is not used: chmod 600 {file}\n")
     assert "key-of" not in ran.err
     file.chmod(0o600)
-    assert credentials(Common())[0] == "key-of-default"
+    assert credentials(None, None)[0] == "key-of-default"
 
 
 @posix
@@ -201,7 +200,7 @@ def test_a_directory_in_which_others_can_write(run: Run, file: Path, mode: int) 
     assert ran.code == 3
     assert ran.err.endswith(f"can be replaced by other users, and its key is not used: chmod 700 {file.parent}\n")
     file.parent.chmod(0o755)
-    assert credentials(Common())[0] == "key-of-default"
+    assert credentials(None, None)[0] == "key-of-default"
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can give a file away")
@@ -210,7 +209,7 @@ def test_a_file_of_another_user(file: Path, of: str) -> None:
     """Neither is used if it belongs to another user, who can read it."""
     os.chown(file if of == "file" else file.parent, 12345, -1)
     with pytest.raises(CommandError, match="belongs to another user") as caught:
-        credentials(Common())
+        credentials(None, None)
     assert caught.value.code is Exit.DENIED
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from together_batches.cli._terminal.commands import Common
-
 DEFAULT = "default"
 _FILE = "profiles.json"
 _ADVICE = {", or pass api_key=": ", or run 'together-batches login'", ", or say allow_insecure_http=True": ""}
@@ -68,22 +66,24 @@ def login_to(name: str) -> str:
 # --- which key
 
 
-def credentials(common: Common) -> tuple[Secret | None, str | None]:
+def credentials(option: str | None, url: str | None) -> tuple[Secret | None, str | None]:
     """Return the key and the base URL of a client, None for those that it reads from the environment.
+
+    ``option`` and ``url`` are the profile and the base URL in the options.
 
     Raises :class:`CommandError` for a profile that does not exist, or is for another base URL.
     """
-    name = profile_in_use(common.profile)
+    name = profile_in_use(option)
     if name is None:
-        return None, common.base_url
+        return None, url
     profiles = read_profiles()
-    if common.profile is None and name == DEFAULT and name not in profiles:
+    if option is None and name == DEFAULT and name not in profiles:
         if not profiles:
-            return None, common.base_url  # the client reports that there is no key
+            return None, url  # the client reports that there is no key
         message = f"no API key: set TOGETHER_API_KEY, or name a profile with --profile{_listed(profiles)}"
         raise CommandError(message, Exit.DENIED)
     profile = existing(name)
-    check_url(profile, common.base_url)
+    check_url(profile, url)
     return profile.key(), profile.base_url
 
 
@@ -105,9 +105,9 @@ def named_profile(option: str | None) -> str:
     return name or DEFAULT
 
 
-def origin(common: Common) -> str:
+def origin(option: str | None) -> str:
     """Return where the key of a command comes from, after the service refused it."""
-    name = profile_in_use(common.profile)
+    name = profile_in_use(option)
     if name is not None:
         return f"the key is that of profile {name!r}; {login_to(name)} replaces it"
     beside = ", which takes precedence over a profile without --profile" if _has_profiles() else ""

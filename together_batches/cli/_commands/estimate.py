@@ -6,11 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from together_batches._text import format_usd
-from together_batches.cli._inputs.local_files import requests_in, schema_in, schema_option
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, service_options
+from together_batches.cli._inputs.local_files import requests_argument, requests_in, schema_in, schema_option
 from together_batches.cli._inputs.table_options import as_options, requests_of, table_options, taken
-from together_batches.cli._terminal.commands import Common, command, option, requests_argument, service_options
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, code_of
-from together_batches.cli._terminal.loop import connected, in_loop, raised_by_signals
+from together_batches.cli._terminal.loop import in_loop, raised_by_signals
 from together_batches.cli._terminal.numbers import zero_or_above
 from together_batches.cli._terminal.text import as_json, count_of, folded, print_err, print_lines, terminal
 from together_batches.errors import BatchesError

@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input
 from together_batches.cli._inputs.local_files import ensure_writable, output_options, spooled
 from together_batches.cli._listing.columns import FILE_COLUMNS, View, list_options, print_files
 from together_batches.cli._listing.filters import print_each, print_values
-from together_batches.cli._terminal.commands import (
-    Common,
-    argument,
-    command,
-    option,
-    patience_option,
-    service_options,
-)
+from together_batches.cli._terminal.commands import argument, command, option
 from together_batches.cli._terminal.exits import Exit
-from together_batches.cli._terminal.loop import connected, in_loop
+from together_batches.cli._terminal.loop import in_loop
 from together_batches.cli._terminal.progress import file_bar
 from together_batches.cli._terminal.streams import printer
 from together_batches.cli._terminal.text import as_json, count_of, escape

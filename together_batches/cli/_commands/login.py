@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, json_option, profile_option
 from together_batches.cli._account.profiles import (
     Profile,
     as_command,
@@ -22,9 +24,9 @@ from together_batches.cli._account.profiles import (
     remove_from_keyring,
     usual_url,
 )
-from together_batches.cli._terminal.commands import Common, command, json_option, option, profile_option
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit
-from together_batches.cli._terminal.loop import connected, in_loop, raised_by_signals
+from together_batches.cli._terminal.loop import in_loop, raised_by_signals
 from together_batches.cli._terminal.table import Column, draw
 from together_batches.cli._terminal.text import (
     as_json,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._commands.runs.answers_table import is_parquet
 from together_batches.cli._inputs.local_files import (
     ensure_writable,
@@ -18,16 +20,9 @@ from together_batches.cli._inputs.local_files import (
     spooled,
 )
 from together_batches.cli._listing.labels import labelled, labels_of
-from together_batches.cli._terminal.commands import (
-    Common,
-    argument,
-    command,
-    option,
-    patience_option,
-    service_options,
-)
+from together_batches.cli._terminal.commands import argument, command, option
 from together_batches.cli._terminal.exits import Exit
-from together_batches.cli._terminal.loop import connected, in_loop
+from together_batches.cli._terminal.loop import in_loop
 from together_batches.cli._terminal.streams import printer
 from together_batches.cli._terminal.text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus

@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from together_batches.cli._commands.wait import note_change, print_finished
-from together_batches.cli._inputs.local_files import schema_in, schema_option, spooled
-from together_batches.cli._listing.columns import item
-from together_batches.cli._listing.labels import keep_labels, label_option, labels_in_thread
-from together_batches.cli._terminal.commands import (
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import (
     Common,
-    command,
     endpoint_option,
     model_option,
-    option,
     patience_option,
     priority_option,
-    requests_argument,
     service_options,
 )
+from together_batches.cli._commands.wait import note_change, print_finished
+from together_batches.cli._inputs.local_files import requests_argument, schema_in, schema_option, spooled
+from together_batches.cli._listing.columns import item
+from together_batches.cli._listing.labels import keep_labels, label_option, labels_in_thread
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import Exit, code_of
-from together_batches.cli._terminal.loop import connected, in_loop, report_early_end, time_limit
+from together_batches.cli._terminal.loop import in_loop, report_early_end, time_limit
 from together_batches.cli._terminal.progress import file_bar
 from together_batches.cli._terminal.text import PROGRAM, print_err, print_error
 from together_batches.errors import BatchesError, ValidationError, WaitTimeoutError

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches.cli._inputs.local_files import refuse_dashes, requests_in
-from together_batches.cli._terminal.commands import command, endpoint_option, json_option, option, requests_argument
+from together_batches.cli._account.options import endpoint_option, json_option
+from together_batches.cli._inputs.local_files import refuse_dashes, requests_argument, requests_in
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import Exit
 from together_batches.cli._terminal.loop import raised_by_signals
 from together_batches.cli._terminal.numbers import at_least_one

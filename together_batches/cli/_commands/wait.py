@@ -8,15 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from together_batches._display.progress import Meter, terminal_bar
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input
 from together_batches.cli._listing.columns import item
 from together_batches.cli._listing.filters import by_status
 from together_batches.cli._listing.labels import labels_in_thread
 from together_batches.cli._notify.delivery import Notifier, NotifyOptions, notify_options, notifying
 from together_batches.cli._notify.notifications import job_ended
-from together_batches.cli._terminal.commands import Common, command, patience_option, service_options
+from together_batches.cli._terminal.commands import command
 from together_batches.cli._terminal.exits import Exit, code_of_many
-from together_batches.cli._terminal.loop import connected, in_loop, report_early_end
+from together_batches.cli._terminal.loop import in_loop, report_early_end
 from together_batches.cli._terminal.text import (
     can_redraw,
     count_of,

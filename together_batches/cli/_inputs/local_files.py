@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from together_batches._local.os_errors import explained
-from together_batches.cli._terminal.commands import option
+from together_batches.cli._terminal.commands import argument, option
 from together_batches.cli._terminal.exits import CommandError
 from together_batches.cli._terminal.text import is_open, is_terminal, print_err
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from together_batches._local.async_atomic_file import AsyncAtomicFile
 
     F = TypeVar("F", bound=Callable[..., object])
+
+
+requests_argument = argument(
+    "source", "FILE", "a file of requests; or -, to read them from standard input", complete="file"
+)
 
 
 def requests_in(path: str) -> str | BinaryIO:

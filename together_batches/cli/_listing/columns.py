@@ -13,7 +13,7 @@ import click
 
 from together_batches._text import lasted
 from together_batches.cli._listing.labels import NO_LABELS, label_cells, label_text, labelled, labels_of
-from together_batches.cli._terminal.commands import Common, option
+from together_batches.cli._terminal.commands import option
 from together_batches.cli._terminal.exits import CommandError
 from together_batches.cli._terminal.numbers import at_least_one
 from together_batches.cli._terminal.table import Column, draw
@@ -32,6 +32,7 @@ from together_batches.cli._terminal.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from together_batches.cli._account.options import Common
     from together_batches.cli._listing.labels import Labels
     from together_batches.models import BatchJob, FileObject
 

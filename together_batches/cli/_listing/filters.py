@@ -9,6 +9,8 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, service_options
 from together_batches.cli._inputs.ids import LeftOut, ids_argument, ids_or_input
 from together_batches.cli._listing.columns import (
     JOB_COLUMNS,
@@ -19,9 +21,9 @@ from together_batches.cli._listing.columns import (
     print_jobs,
 )
 from together_batches.cli._listing.labels import NO_LABELS, complete_label, label_of, labelled, labels_of
-from together_batches.cli._terminal.commands import Common, command, option, service_options
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, code_of_many
-from together_batches.cli._terminal.loop import connected, in_loop
+from together_batches.cli._terminal.loop import in_loop
 from together_batches.cli._terminal.numbers import duration
 from together_batches.cli._terminal.streams import printer
 from together_batches.cli._terminal.text import as_json, block, count_of, format_count, is_terminal, print_error

@@ -20,9 +20,10 @@ import click
 
 from together_batches._local.os_errors import explained
 from together_batches._local.replace import created, resolved
+from together_batches.cli._account.options import json_option
 from together_batches.cli._account.places import data_directory, locked
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input
-from together_batches.cli._terminal.commands import command, json_option, option
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.text import as_json, columns, count_of, plain, print_err, print_lines
 from together_batches.errors import BatchesError, UsageError

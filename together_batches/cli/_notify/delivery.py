@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches._text import lasted
 from together_batches.cli._inputs.local_files import has_run
 from together_batches.cli._notify.notifications import WEBHOOK_SECRET, WEBHOOK_URL, job_stuck
-from together_batches.cli._terminal.commands import Common, option
+from together_batches.cli._terminal.commands import option
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.numbers import duration
 from together_batches.cli._terminal.text import PROGRAM, count_of, print_err
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from together_batches.cli._account.options import Common
     from together_batches.cli._listing.labels import Labels
     from together_batches.cli._notify.notifications import Notification
     from together_batches.client import AsyncBatches

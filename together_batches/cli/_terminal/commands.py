@@ -1,4 +1,4 @@
-"""Commands on click: lazy groups, common options, help that begins with the examples, usage errors.
+"""Commands on click: lazy groups, arguments and options, help that begins with the examples, usage errors.
 
 Nothing slow to import is imported here, nor at the top of the file of any command: `--help`, completion and a
 mistyped option work without the HTTP client.
@@ -9,19 +9,15 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial, update_wrapper
 from importlib import import_module
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from together_batches.cli._terminal.exits import MEANINGS, CommandError, Exit
-from together_batches.cli._terminal.numbers import above_zero, profile_name, whole_number, zero_or_above
+from together_batches.cli._terminal.exits import MEANINGS, Exit
 from together_batches.cli._terminal.table import NARROW
-from together_batches.cli._terminal.text import PROGRAM, folded, print_err, print_error, terminal
-from together_batches.errors import AuthenticationError, PermissionDeniedError
+from together_batches.cli._terminal.text import PROGRAM, folded, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,28 +37,6 @@ _RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--dea
 """Options of the previous version, which now raise an error that names the new option."""
 
 
-class Common(NamedTuple):
-    """The options of every command that sends requests to the service."""
-
-    json: bool = False
-    profile: str | None = None
-    base_url: str | None = None
-    timeout: float | None = None
-    request_timeout: float | None = None
-    verbose: bool = False
-    quiet: bool = False
-
-    def note(self, text: str) -> None:
-        """Print one line on standard error, unless ``--quiet`` is given."""
-        if not self.quiet:
-            print_err(text)
-
-    @property
-    def shows_progress(self) -> bool:
-        """Whether the options allow a progress bar."""
-        return not (self.quiet or self.verbose)
-
-
 # --- commands and groups
 
 
@@ -75,8 +49,8 @@ class _Option(click.Option):
         return super().type_cast_value(ctx, value)
 
 
-class _CommonOption(_Option):
-    """An option of :class:`Common`."""
+class CommonOption(_Option):
+    """An option of every command that talks to the service. Help lists these apart."""
 
 
 class _HelpFormatter(click.HelpFormatter):
@@ -142,7 +116,7 @@ class _Documented(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and then the description."""
         description, _, examples = cleandoc(self.help or "").partition(_EXAMPLES)
-        key = _KEY if any(isinstance(param, _CommonOption) for param in self.params) else ""
+        key = _KEY if any(isinstance(param, CommonOption) for param in self.params) else ""
         assert isinstance(formatter, _HelpFormatter)  # noqa: S101  # of our context
         formatter.write_prose(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
 
@@ -167,7 +141,7 @@ class _Command(_Documented):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, and then the common ones."""
-        common = [param for param in self.params if isinstance(param, _CommonOption)]
+        common = [param for param in self.params if isinstance(param, CommonOption)]
         own = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and param not in common]
         for title, options in (("Options", own), ("Options of every command that talks to the service", common)):
             if records := [record for param in options if (record := param.get_help_record(ctx))]:
@@ -335,67 +309,3 @@ def _completer(kind: str | None) -> Callable[..., list[CompletionItem]] | None:
         return [CompletionItem(incomplete, type=kind)]
 
     return complete
-
-
-json_option = option("--json", "complete JSON on standard output")
-model_option = option("--model M", "the job's model_id; each request names its model all the same", "model_id")
-priority_option = option("--priority N", "the job's priority, a whole number", type=whole_number)
-endpoint_option = option(
-    "--endpoint E", "what the requests are for (/v1/chat/completions)", default="/v1/chat/completions"
-)
-requests_argument = argument(
-    "source", "FILE", "a file of requests; or -, to read them from standard input", complete="file"
-)
-
-
-def patience_option(usual: float) -> Callable[[F], F]:
-    """Return the option ``--patience``, with its default."""
-    help = f"look again so long for what is absent and should exist ({usual:g})"  # noqa: A001
-    return option("--patience SECONDS", help, type=zero_or_above, default=usual)
-
-
-def _complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from together_batches.cli._account.profiles import read_profiles
-
-    with suppress(CommandError):  # a shell shows no errors
-        return [name for name in read_profiles() if name.startswith(incomplete)]
-    return []
-
-
-profile_option = partial(option, "--profile NAME", type=profile_name, complete=_complete_profile)
-_common = partial(option, cls=_CommonOption)
-_COMMON = (
-    _common("--json", "complete JSON on standard output"),
-    profile_option("use the key and the URL of this profile", cls=_CommonOption),
-    _common("--base-url URL", "the service; otherwise TOGETHER_BASE_URL, otherwise Together AI"),
-    _common("--timeout SECONDS", "limit of the whole call; then the exit code is 6", type=above_zero),
-    _common("--request-timeout SECONDS", "limit of one attempt of one request", type=above_zero),
-    _common("-v, --verbose", "log retries to standard error"),
-    _common("-q, --quiet", "no progress and no summary; errors are still printed"),
-)
-
-
-def service_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
-    """Add the common options, which the function takes as its first argument, a :class:`Common`."""
-
-    def with_common(**options: Any) -> Exit:
-        common = Common(**{name: options.pop(name) for name in Common._fields})
-        try:
-            code = function(common, **options)
-        except (AuthenticationError, PermissionDeniedError, CommandError) as error:
-            reason = error.__cause__ if isinstance(error, CommandError) else error
-            if not isinstance(reason, AuthenticationError | PermissionDeniedError):
-                raise
-            print_error(str(error))
-        else:
-            if code is not Exit.DENIED:
-                return code
-        from together_batches.cli._account.profiles import origin
-
-        print_err(origin(common))
-        return Exit.DENIED
-
-    decorated: Callable[..., Exit] = update_wrapper(with_common, function)
-    for add in reversed(_COMMON):
-        decorated = add(decorated)
-    return decorated

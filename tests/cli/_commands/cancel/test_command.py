@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from together_batches.cli._account.options import Common
 from together_batches.cli._commands.cancel import command
 from together_batches.cli._commands.cancel.command import cancel_confirmed
 from together_batches.cli._commands.cancel.output import outcome_item, print_table
-from together_batches.cli._terminal.commands import Common
 from together_batches.cli._terminal.exits import CommandError, Exit, Interrupted
 from together_batches.cli._terminal.text import as_json, format_count
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing

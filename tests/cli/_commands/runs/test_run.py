@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches import jsonl, runs
-from together_batches.cli._terminal import commands
+from together_batches.cli._account import options as common
 from together_batches.cli._terminal import text as output
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
@@ -263,7 +263,7 @@ def left(
             signal.raise_signal(signal.SIGINT)
 
     emulator.timing = Timing(validating=0, running=3_600)
-    monkeypatch.setattr(commands, "print_err", print_err)
+    monkeypatch.setattr(common, "print_err", print_err)
     return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN, *options)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches._display.progress import Meter, terminal_bar
 from together_batches._display.tallies import CancelTally, in_words
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, service_options
 from together_batches.cli._commands.cancel.output import (
     FEW,
     by_label,
@@ -25,9 +27,9 @@ from together_batches.cli._inputs.ids import ids_argument, ids_or_input, is_inpu
 from together_batches.cli._listing.columns import View, print_jobs
 from together_batches.cli._listing.filters import by_status, chosen_jobs, filter_options
 from together_batches.cli._listing.labels import NO_LABELS, labelled, labels_in_thread, labels_of
-from together_batches.cli._terminal.commands import Common, command, option, service_options
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, code_of_many
-from together_batches.cli._terminal.loop import confirmed, connected, in_loop, report_early_end, time_limit
+from together_batches.cli._terminal.loop import confirmed, in_loop, report_early_end, time_limit
 from together_batches.cli._terminal.numbers import above_zero, at_least_one
 from together_batches.cli._terminal.streams import printer
 from together_batches.cli._terminal.text import (

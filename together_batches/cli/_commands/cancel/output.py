@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from together_batches._display.tallies import CancelTally
+    from together_batches.cli._account.options import Common
     from together_batches.cli._listing.labels import Labels
-    from together_batches.cli._terminal.commands import Common
     from together_batches.models import BatchJob
 
 FEW = 20

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from together_batches.cli._account.options import json_option
 from together_batches.cli._listing.columns import Field, ListTable, View, age_of, list_options, time_field
-from together_batches.cli._terminal.commands import argument, command, json_option
+from together_batches.cli._terminal.commands import argument, command
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.table import Column
 from together_batches.cli._terminal.text import format_count, plain, print_err, print_error

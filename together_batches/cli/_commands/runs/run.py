@@ -15,6 +15,14 @@ import click
 from together_batches._display.progress import Meter, rows, terminal_bar
 from together_batches._display.tallies import RunTally
 from together_batches._text import format_usd, lasted
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import (
+    Common,
+    endpoint_option,
+    patience_option,
+    priority_option,
+    service_options,
+)
 from together_batches.cli._commands.cancel.command import cancel_run
 from together_batches.cli._commands.estimate import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._commands.runs.answers_table import RunTable, is_parquet
@@ -29,18 +37,9 @@ from together_batches.cli._inputs.local_files import (
 from together_batches.cli._inputs.table_options import as_options, requests_of, table_options, taken
 from together_batches.cli._listing.labels import Labeller, label_option, labelled, labels_in_thread
 from together_batches.cli._notify.delivery import NotifyOptions, notify_options, notifying
-from together_batches.cli._terminal.commands import (
-    Common,
-    argument,
-    command,
-    endpoint_option,
-    option,
-    patience_option,
-    priority_option,
-    service_options,
-)
+from together_batches.cli._terminal.commands import argument, command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._terminal.loop import confirmed, connected, in_loop, report_early_end
+from together_batches.cli._terminal.loop import confirmed, in_loop, report_early_end
 from together_batches.cli._terminal.numbers import above_zero, at_least_one, delays, zero_or_above
 from together_batches.cli._terminal.text import (
     PROGRAM,

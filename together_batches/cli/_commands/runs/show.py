@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from together_batches.cli._account.options import json_option
 from together_batches.cli._inputs.local_files import ensure_writable, existing_run, open_atomic, refuse_dashes
 from together_batches.cli._listing.labels import jobs_of, label_cells, labels_of
-from together_batches.cli._terminal.commands import argument, command, json_option, option
+from together_batches.cli._terminal.commands import argument, command, option
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.loop import in_loop
 from together_batches.cli._terminal.table import shortened

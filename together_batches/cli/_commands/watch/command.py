@@ -12,15 +12,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._jobs.patience import say_how_long
+from together_batches.cli._account.client import connected
+from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._commands.wait import concluded, summary
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input, without
 from together_batches.cli._listing.filters import Filter, filter_options, status_counts
 from together_batches.cli._listing.labels import labelled, labels_in_thread
 from together_batches.cli._notify.delivery import NOWHERE, NotifyOptions, notify_options, notifying
 from together_batches.cli._notify.notifications import job_ended, job_stuck
-from together_batches.cli._terminal.commands import Common, command, option, patience_option, service_options
+from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit
-from together_batches.cli._terminal.loop import connected, in_loop, report_early_end
+from together_batches.cli._terminal.loop import in_loop, report_early_end
 from together_batches.cli._terminal.numbers import above_zero
 from together_batches.cli._terminal.streams import is_behind, printer
 from together_batches.cli._terminal.text import (
