@@ -12,7 +12,7 @@ from together_batches.cli._account.options import Common, patience_option, servi
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input
 from together_batches.cli._inputs.local_files import ensure_writable, output_options, spooled
 from together_batches.cli._listing.columns import FILE_COLUMNS, View, list_options, print_files
-from together_batches.cli._listing.filters import print_each, print_values
+from together_batches.cli._listing.each import print_each, print_values
 from together_batches.cli._terminal.commands import argument, command, option
 from together_batches.cli._terminal.exits import Exit
 from together_batches.cli._terminal.loop import in_loop

@@ -11,8 +11,7 @@ from together_batches._display.progress import Meter, terminal_bar
 from together_batches.cli._account.client import connected
 from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input
-from together_batches.cli._listing.columns import item
-from together_batches.cli._listing.filters import by_status
+from together_batches.cli._listing.columns import by_status, item
 from together_batches.cli._listing.labels import labels_in_thread
 from together_batches.cli._notify.delivery import Notifier, NotifyOptions, notify_options, notifying
 from together_batches.cli._notify.notifications import job_ended

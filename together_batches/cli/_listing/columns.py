@@ -353,3 +353,18 @@ def print_counts(common: Common, jobs: Sequence[BatchJob], now: datetime, names:
     else:
         header = ["\t".join((*names, "jobs"))] if view.header else []
         print_lines([*header, *("\t".join((*columns(of), str(many))) for of, many in counts)])
+
+
+def by_status(jobs: Iterable[BatchJob]) -> str:
+    """Return the number of jobs by status, the most frequent first: ``30 IN_PROGRESS, 10 VALIDATING``."""
+    return in_words(status_counts(jobs))
+
+
+def status_counts(jobs: Iterable[BatchJob]) -> Counter[str]:
+    """Count jobs by their status."""
+    return Counter(str(job.status or "without a status") for job in jobs)
+
+
+def in_words(counts: Counter[str]) -> str:
+    """Return counts in one line, the largest first."""
+    return ", ".join(f"{format_count(count)} {name}" for name, count in counts.most_common() if count)

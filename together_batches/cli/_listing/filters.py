@@ -1,36 +1,23 @@
-"""The commands ``together-batches list`` and ``get``: the choice of jobs by filters, and the output of values."""
+"""The choice of jobs by filters."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from together_batches.cli._account.client import connected
-from together_batches.cli._account.options import Common, service_options
-from together_batches.cli._inputs.ids import LeftOut, ids_argument, ids_or_input
-from together_batches.cli._listing.columns import (
-    JOB_COLUMNS,
-    View,
-    list_options,
-    names_of,
-    print_counts,
-    print_jobs,
-)
-from together_batches.cli._listing.labels import NO_LABELS, complete_label, label_of, labelled, labels_of
-from together_batches.cli._terminal.commands import command, option
-from together_batches.cli._terminal.exits import CommandError, Exit, code_of_many
-from together_batches.cli._terminal.loop import in_loop
+from together_batches.cli._inputs.ids import LeftOut
+from together_batches.cli._listing.columns import by_status
+from together_batches.cli._listing.labels import complete_label, label_of, labels_of
+from together_batches.cli._terminal.commands import option
+from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.numbers import duration
-from together_batches.cli._terminal.streams import printer
-from together_batches.cli._terminal.text import as_json, block, count_of, format_count, is_terminal, print_error
-from together_batches.errors import BatchesError
+from together_batches.cli._terminal.text import count_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
 
     import click
@@ -42,13 +29,8 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-T = TypeVar("T")
-
 _MOST_NAMES = 20
 """Maximum number of models or labels that an error names."""
-
-
-# --- the choice of jobs
 
 
 def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -181,162 +163,3 @@ def _check(noun: str, wanted: Sequence[str], those_of_jobs: Iterable[str]) -> No
     there = f"the {noun}s are {known}{rest}" if counts else f"no job names a {noun}"
     message = f"no job has the {noun} {' or '.join(map(repr, unknown))}; {there}"
     raise CommandError(message, Exit.NOT_FOUND)
-
-
-def by_status(jobs: Iterable[BatchJob]) -> str:
-    """Return the number of jobs by status, the most frequent first: ``30 IN_PROGRESS, 10 VALIDATING``."""
-    return in_words(status_counts(jobs))
-
-
-def status_counts(jobs: Iterable[BatchJob]) -> Counter[str]:
-    """Count jobs by their status."""
-    return Counter(str(job.status or "without a status") for job in jobs)
-
-
-def in_words(counts: Counter[str]) -> str:
-    """Return counts in one line, the largest first."""
-    return ", ".join(f"{format_count(count)} {name}" for name, count in counts.most_common() if count)
-
-
-# --- the output of values
-
-
-@in_loop
-async def print_each(
-    common: Common,
-    ids: Sequence[str],
-    verb: Callable[[AsyncBatches, str], Awaitable[T]],
-    shown: Callable[[str, T], str],
-    *,
-    between: str = "",
-) -> Exit:
-    """Call a verb for each id concurrently; print each result, or error, as soon as those of the ids before it are.
-
-    If the command is ended early, all that is known by then is printed: what was deleted cannot be found out later.
-    """
-    from together_batches._jobs.tasks import plain_group
-
-    answers: dict[str, T | BatchesError] = {}
-    errors: list[BatchesError] = []
-    count = 0
-
-    async def call(batches: AsyncBatches, job_id: str) -> None:
-        try:
-            answers[job_id] = await verb(batches, job_id)
-        except BatchesError as error:
-            answers[job_id] = error
-
-    def show(job_id: str) -> None:
-        nonlocal count
-        answer = answers.pop(job_id)
-        if isinstance(answer, BatchesError):
-            errors.append(answer)
-            print_error(f"{job_id}: {answer}" if len(ids) > 1 else str(answer))
-        else:
-            print(f"{between if count else ''}{shown(job_id, answer)}", end="")
-            count += 1
-
-    async with connected(common) as batches, printer() as out:
-        try:
-            async with plain_group() as group:
-                tasks = [group.create_task(call(batches, job_id)) for job_id in ids]
-                for job_id, task in zip(ids, tasks, strict=True):
-                    await task
-                    show(job_id)
-                    await out.room()
-        finally:
-            for job_id in filter(answers.__contains__, ids):
-                show(job_id)
-    return code_of_many(errors, len(ids))
-
-
-def print_values(
-    common: Common,
-    ids: Sequence[str],
-    verb: Callable[[AsyncBatches, str], Awaitable[object]],
-    labels: Labels = NO_LABELS,
-) -> Exit:
-    """Read the value of each id and print it: a block of lines, or with ``--json`` one object a line."""
-
-    def shown(value_id: str, value: object) -> str:
-        own = labels.get(value_id)
-        if common.json:
-            return f"{as_json(labelled(value, own))}\n"
-        return block(value, labels=", ".join(own)) if own else block(value)
-
-    return print_each(common, ids, verb, shown, between="" if common.json else "\n")
-
-
-# --- the commands
-
-_COUNTED = ("model", "status", "endpoint", "input_file", "error", "labels")
-
-
-@command("list", Exit.NOT_FOUND)
-@filter_options("jobs of this status; may be repeated")
-@list_options(JOB_COLUMNS)
-@option(
-    "--count-by NAMES",
-    f"print how many jobs there are by these, with commas between them: {', '.join(_COUNTED)}",
-    type=names_of(_COUNTED),
-)
-@option("--watch", "watch the jobs instead, those that have not finished without --status: see watch --help")
-@service_options
-def list_jobs(common: Common, count_by: tuple[str, ...] | None, watch: bool, **options: Any) -> Exit:
-    """List jobs, newest first: as a table on a terminal, with tabs between the columns
-    elsewhere. Of failed jobs that are chosen by --status, a table shows the reason.
-
-    examples:
-      together-batches list                         every job, newest first
-      together-batches list --status FAILED --newer-than 1d
-      together-batches list --count-by model,status
-      together-batches list --label nightly          the jobs that you labelled so
-      together-batches list --columns id,age --sort -age --limit 10
-      together-batches list --watch --model M       the table of watch
-      together-batches list --json | together-batches cancel - --dry-run
-    """
-    view = View.of(options, json=common.json)
-    if watch and (count_by or view != View()):
-        message = "--watch has columns and an order of its own; leave out --columns, --sort, --limit and the like"
-        raise CommandError(message)
-    if count_by and (view.columns or view.sort):
-        message = "--count-by has columns and an order of its own; leave out --columns and --sort"
-        raise CommandError(message)
-    if watch:
-        from together_batches.cli._commands.watch.command import watch_jobs
-
-        return watch_jobs(common, **options)
-    return _list(common, count_by, view, **options)
-
-
-@in_loop
-async def _list(common: Common, count_by: tuple[str, ...] | None, view: View, **options: Any) -> Exit:
-    async with connected(common) as batches:
-        jobs, _ = chosen = await chosen_jobs(batches, finished=True, **options)
-    if note := chosen.note():
-        common.note(note)
-    now = jobs.seen_at or datetime.now(UTC)
-    if not jobs and not common.json:
-        common.note("no job matches")
-    if count_by and (jobs or common.json):
-        print_counts(common, jobs, now, count_by, view)
-    elif not count_by:
-        print_jobs(common, jobs, now, view, reasons="FAILED" in map(str.upper, options["status"]))
-        if jobs and is_terminal(sys.stdout) and not common.json:
-            common.note(by_status(jobs))
-    return Exit.DONE
-
-
-@command("get", Exit.NOT_FOUND, Exit.SOME_FAILED)
-@ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
-@service_options
-def get(common: Common, ids: tuple[str, ...]) -> Exit:
-    """Show jobs as they now stand.
-
-    examples:
-      together-batches get ID
-      together-batches get ID ID --json     one JSON object a line
-      together-batches get - < ids.txt      what a file names, an id a line
-    """
-    job_ids = ids_or_input(ids)
-    return print_values(common, job_ids, lambda batches, job_id: batches.retrieve(job_id), labels_of(job_ids))

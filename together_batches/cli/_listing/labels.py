@@ -20,16 +20,13 @@ import click
 
 from together_batches._local.os_errors import explained
 from together_batches._local.replace import created, resolved
-from together_batches.cli._account.options import json_option
 from together_batches.cli._account.places import data_directory, locked
-from together_batches.cli._inputs.ids import ids_argument, ids_or_input
-from together_batches.cli._terminal.commands import command, option
-from together_batches.cli._terminal.exits import CommandError, Exit
-from together_batches.cli._terminal.text import as_json, columns, count_of, plain, print_err, print_lines
+from together_batches.cli._terminal.commands import option
+from together_batches.cli._terminal.text import as_json, count_of, plain, print_err
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from together_batches.runs import RunEvent, RunView
@@ -178,7 +175,7 @@ def _read(path: Path, *_state: int) -> _File:
     return _File.parse(content if len(content) <= _MOST_READ else b"not ours")
 
 
-def _change(job_ids: Iterable[str], *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Labels:
+def change_labels(job_ids: Iterable[str], *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Labels:
     """Add and remove labels of jobs, and return those that each has then.
 
     Raises :class:`UsageError` if that cannot be kept.
@@ -279,7 +276,7 @@ async def labels_in_thread(job_ids: Iterable[str]) -> Labels:
 def keep_labels(job_ids: Iterable[str], labels: Sequence[str]) -> None:
     """Add labels to jobs; that it is impossible is printed once, and stops nothing."""
     try:
-        _change(job_ids, add=labels)
+        change_labels(job_ids, add=labels)
     except UsageError as error:
         _say_once(f"warning: labels are not kept: {error}")
 
@@ -336,39 +333,3 @@ def jobs_of(view: RunView) -> list[str]:
     from together_batches.runs._values import attempts_of
 
     return [attempt.job_id for attempt in attempts_of(view) if attempt.job_id is not None]
-
-
-@command("label")
-@ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
-@option("--label L", "add this label; may be repeated", "add", type=label_of, multiple=True)
-@option("--remove L", "take this label off; may be repeated", complete=complete_label, type=label_of, multiple=True)
-@json_option
-def label(ids: tuple[str, ...], add: tuple[str, ...], remove: tuple[str, ...], json: bool) -> Exit:
-    """Label jobs, or take labels off. The service knows no labels: they are kept in a
-    file of this machine, shown wherever a job is, and chosen by `list --label`.
-    It needs no key and no network, and does not look whether there is such a job.
-
-    examples:
-      together-batches label ID --label nightly
-      together-batches label ID --label nightly --label v2 --remove v1
-      together-batches list --model M | together-batches label - --label nightly
-    """
-    if not (add or remove):
-        message = "there is nothing to change; give --label, --remove, or both"
-        raise CommandError(message)
-    job_ids = ids_or_input(ids)
-    try:
-        after = _change(job_ids, add=add, remove=remove)
-    except UsageError as error:
-        raise CommandError(str(error), Exit.FAILED) from error
-    print_lines(_changed(job_ids, after, json=json))
-    return Exit.DONE
-
-
-def _changed(job_ids: Sequence[str], after: Labels, *, json: bool) -> Iterator[str]:
-    for job_id in job_ids:
-        labels = after[job_id.lower()]
-        if json:
-            yield as_json({"job_id": job_id, "labels": [*labels]})
-        else:
-            yield "\t".join(columns((job_id, ", ".join(labels))))

@@ -156,7 +156,8 @@ class _Command(_Documented):
 class Group(_Documented, click.Group):
     """A group of commands, each imported on first use.
 
-    ``entries`` maps each name to the module and the function of the command and its summary, or to another group.
+    ``entries`` maps each name to the module in ``_commands`` and the function of the command and its summary, or to
+    another group.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class Group(_Documented, click.Group):
         if not isinstance(entry, tuple):
             return entry
         module, function, summary = entry
-        found: click.Command = getattr(import_module(f"together_batches.cli.{module}"), function)
+        found: click.Command = getattr(import_module(f"together_batches.cli._commands.{module}"), function)
         found.short_help = summary
         return found
 

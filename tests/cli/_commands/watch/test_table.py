@@ -9,7 +9,7 @@ import pytest
 from together_batches._jobs.progress_tracker import JobProgressTracker
 from together_batches._text import cell_width
 from together_batches.cli._commands.watch.table import Moment, frame, in_order
-from together_batches.cli._listing.filters import status_counts
+from together_batches.cli._listing.columns import status_counts
 from together_batches.models import BatchJob, BatchJobStatus
 
 NOW = datetime(2026, 9, 14, 12, 0, tzinfo=UTC)

@@ -24,8 +24,8 @@ from together_batches.cli._commands.cancel.output import (
 )
 from together_batches.cli._commands.cancel.report import Report
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input, is_input, without
-from together_batches.cli._listing.columns import View, print_jobs
-from together_batches.cli._listing.filters import by_status, chosen_jobs, filter_options
+from together_batches.cli._listing.columns import View, by_status, print_jobs
+from together_batches.cli._listing.filters import chosen_jobs, filter_options
 from together_batches.cli._listing.labels import NO_LABELS, labelled, labels_in_thread, labels_of
 from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, code_of_many

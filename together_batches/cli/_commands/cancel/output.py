@@ -8,8 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from together_batches._display.tallies import in_words
-from together_batches.cli._listing.columns import item, item_on_screen
-from together_batches.cli._listing.filters import by_status
+from together_batches.cli._listing.columns import by_status, item, item_on_screen
 from together_batches.cli._listing.labels import label_cells, labels_of
 from together_batches.cli._terminal.table import Column, draw
 from together_batches.cli._terminal.text import (

@@ -16,7 +16,8 @@ from together_batches.cli._account.client import connected
 from together_batches.cli._account.options import Common, patience_option, service_options
 from together_batches.cli._commands.wait import concluded, summary
 from together_batches.cli._inputs.ids import ids_argument, ids_or_input, without
-from together_batches.cli._listing.filters import Filter, filter_options, status_counts
+from together_batches.cli._listing.columns import status_counts
+from together_batches.cli._listing.filters import Filter, filter_options
 from together_batches.cli._listing.labels import labelled, labels_in_thread
 from together_batches.cli._notify.delivery import NOWHERE, NotifyOptions, notify_options, notifying
 from together_batches.cli._notify.notifications import job_ended, job_stuck
@@ -25,14 +26,7 @@ from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.loop import in_loop, report_early_end
 from together_batches.cli._terminal.numbers import above_zero
 from together_batches.cli._terminal.streams import is_behind, printer
-from together_batches.cli._terminal.text import (
-    as_json,
-    can_redraw,
-    is_terminal,
-    print_err,
-    rich_console,
-    terminal,
-)
+from together_batches.cli._terminal.text import as_json, can_redraw, is_terminal, print_err, rich_console, terminal
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
 from together_batches.events import JobChanged
 from together_batches.models import BatchJob

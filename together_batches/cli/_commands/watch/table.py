@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from together_batches._text import lasted
-from together_batches.cli._listing.columns import Field, job_fields
-from together_batches.cli._listing.filters import in_words, status_counts
+from together_batches.cli._listing.columns import Field, in_words, job_fields, status_counts
 from together_batches.cli._terminal.table import NARROW, Column, draw, head, shortened
 from together_batches.cli._terminal.text import columns, escape, format_count
 from together_batches.models import BatchJobStatus

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches.cli._listing.filters import by_status
 from together_batches.emulator import Fault
-from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,9 +321,3 @@ def test_get_some_in_vain(run: Run, emulator: Emulator) -> None:
     assert job_id in ran.out
     assert "error: nowhere: the service answered 404" in ran.err
     assert "error: ..: invalid job id '..'" in ran.err
-
-
-def test_by_status() -> None:
-    """Jobs are counted by status, the most frequent first, including jobs without a status."""
-    jobs = [BatchJob(id=str(n), status=status) for n, status in enumerate(["A", "B", "B", None])]
-    assert by_status(jobs) == "2 B, 1 A, 1 without a status"
