@@ -1,4 +1,4 @@
-"""The command ``together-batches estimate``, and the prices that other commands use, too."""
+"""The command ``together-batches estimate``."""
 
 from __future__ import annotations
 
@@ -6,45 +6,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from together_batches._text import format_usd
-from together_batches.cli._account.client import connected
 from together_batches.cli._account.options import Common, service_options
 from together_batches.cli._inputs.local_files import requests_argument, requests_in, schema_in, schema_option
+from together_batches.cli._inputs.prices import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._inputs.table_options import as_options, requests_of, table_options, taken
 from together_batches.cli._terminal.commands import command, option
 from together_batches.cli._terminal.exits import CommandError, Exit, code_of
-from together_batches.cli._terminal.loop import in_loop, raised_by_signals
-from together_batches.cli._terminal.numbers import zero_or_above
+from together_batches.cli._terminal.loop import raised_by_signals
 from together_batches.cli._terminal.text import as_json, count_of, folded, print_err, print_lines, terminal
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TypeVar
+    from collections.abc import Iterator
 
     from together_batches.jsonl import Estimate
-    from together_batches.models import Price
-
-    F = TypeVar("F", bound=Callable[..., object])
-
-DISCOUNT = "batches may cost less than list prices: the service names no discount"
-
-
-def price_options(function: F) -> F:
-    """Add ``--price-in`` and ``--price-out``, which :func:`given_price` reads."""
-    answers = option("--price-out USD", "price of a million tokens of answers", type=zero_or_above)
-    return option("--price-in USD", "price of a million tokens of requests", type=zero_or_above)(answers(function))
-
-
-def given_price(price_in: float | None, price_out: float | None) -> Price | None:
-    """Return the price in the options, if any; raise :class:`CommandError` for one option without the other."""
-    from together_batches.models import Price
-
-    if price_in is None or price_out is None:
-        if price_in is None and price_out is None:
-            return None
-        message = "--price-in and --price-out go together"
-        raise CommandError(message)
-    return Price(price_in, price_out)
 
 
 @command("estimate")
@@ -99,17 +74,6 @@ def estimate(
     else:
         common.note(DISCOUNT)
     return Exit.DONE
-
-
-@in_loop
-async def list_prices(common: Common) -> Mapping[str, Price] | None:
-    """Return the list prices of the service; None, after a line that says why, if they cannot be read."""
-    try:
-        async with connected(common) as batches:
-            return await batches.prices()
-    except (BatchesError, CommandError) as error:
-        print_err(f"the list prices cannot be read: {error}")
-        return None
 
 
 def _lines(found: Estimate) -> Iterator[str]:

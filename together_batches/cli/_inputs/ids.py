@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
+from together_batches.cli._inputs.report_lines import results_in
 from together_batches.cli._terminal.commands import argument
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.text import count_of, is_open, is_terminal, print_err
@@ -113,8 +114,6 @@ def read_ids(stream: BinaryIO, name: str = "standard input") -> Iterator[str]:
         message = f"line {position} of {name} is not UTF-8 text"
         raise CommandError(message) from None
     if text.startswith("job_id,"):
-        from together_batches.cli._commands.cancel.report import results_in
-
         yield from (job_id for job_id, _ in results_in(content, name, is_csv=True))
         return
     begin, number = 0, 1

@@ -6,16 +6,13 @@ no id is lost, whatever ends the command. Lines are only added, by a thread, so 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from together_batches._local.os_errors import explained
+from together_batches.cli._inputs.report_lines import ENCODING, csv_line, results_in
 from together_batches.cli._listing.labels import NO_LABELS
 from together_batches.cli._terminal.exits import CommandError
 from together_batches.cli._terminal.streams import Unblocked
@@ -24,7 +21,7 @@ from together_batches.errors import UsageError
 from together_batches.outcomes import CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import BinaryIO
 
     from together_batches.models import BatchJob
@@ -38,8 +35,6 @@ FIELDS = (
     *("job_id", "result", "status", "model", "error", "accepted", "attempts"),
     *("status_before", "requested_at", "recorded_at", "labels"),
 )
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""What a spreadsheet may take for a formula, or what was kept from that by an apostrophe."""
 _ENDINGS = {".csv": True, ".jsonl": False, ".ndjson": False}
 """Endings of names, and whether they are those of CSV."""
 
@@ -106,8 +101,8 @@ class Report:
     def _create(self, jobs: Iterable[str | BatchJob]) -> None:
         from together_batches._local.atomic_file import AtomicFile
 
-        header = [_csv_line(FIELDS)] if self._is_csv else []
-        content = "".join([*header, *map(self._line, map(_selected, jobs))]).encode(*_ENCODING)
+        header = [csv_line(FIELDS)] if self._is_csv else []
+        content = "".join([*header, *map(self._line, map(_selected, jobs))]).encode(*ENCODING)
         with AtomicFile(self.path, replace=False, follow_links=False, fsync=True, private=False) as new:
             new.write(content)
             new.commit()
@@ -116,7 +111,7 @@ class Report:
         """Record an outcome, soon. An error in writing it stops no cancel, and is printed at the end."""
         if self._stream is not None and self.is_complete:
             try:
-                self._stream.write(self._line(_ended(outcome)).encode(*_ENCODING))
+                self._stream.write(self._line(_ended(outcome)).encode(*ENCODING))
             except OSError as error:
                 self._note(error)
 
@@ -151,26 +146,7 @@ class Report:
             facts["labels"] = ", ".join(labels) if self._is_csv else [*labels]
         if not self._is_csv:
             return as_json({name: facts[name] for name in FIELDS if facts.get(name) is not None}) + "\n"
-        return _csv_line(_cell(facts.get(name)) for name in FIELDS)
-
-
-_ENCODING = ("utf-8", "surrogatepass")
-
-
-def results_in(content: bytes, name: str, *, is_csv: bool) -> Iterator[tuple[str, str]]:
-    """Yield the id and the result of each line of a report; raise :class:`CommandError` for other content."""
-    try:
-        text = content.decode(*_ENCODING).removeprefix("\ufeff")
-        if is_csv:
-            for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
-                yield _uncell(row["job_id"]), row["result"]
-        else:
-            for line in filter(None, text.split("\n")):
-                row = json.loads(line)
-                yield row["job_id"], row["result"]
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        message = f"{name} is not the report of a cancel, or was changed: {error!r}"
-        raise CommandError(message) from error
+        return csv_line(facts.get(name) for name in FIELDS)
 
 
 def _selected(job: str | BatchJob) -> dict[str, Any]:
@@ -204,18 +180,3 @@ def _ended(outcome: CancelOutcome) -> dict[str, Any]:
 def _text(text: str | None) -> str | None:
     """Return a text of the service on one line, so that a line of the file is a line of the report."""
     return None if text is None else escape(text)
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"'{text}" if _FORMULA.match(text) else text
-
-
-def _uncell(text: str) -> str:
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text

@@ -24,7 +24,6 @@ from together_batches.cli._account.options import (
     service_options,
 )
 from together_batches.cli._commands.cancel.command import cancel_run
-from together_batches.cli._commands.estimate import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._commands.runs.answers_table import RunTable, is_parquet
 from together_batches.cli._inputs.local_files import (
     existing_run,
@@ -34,6 +33,7 @@ from together_batches.cli._inputs.local_files import (
     schema_option,
     spooled,
 )
+from together_batches.cli._inputs.prices import DISCOUNT, given_price, list_prices, price_options
 from together_batches.cli._inputs.table_options import as_options, requests_of, table_options, taken
 from together_batches.cli._listing.labels import Labeller, label_option, labelled, labels_in_thread
 from together_batches.cli._notify.delivery import NotifyOptions, notify_options, notifying
