@@ -19,7 +19,7 @@ import pytest
 from together_batches import jsonl
 from together_batches._http import webhook
 from together_batches._jobs import awaited_job
-from together_batches.cli._commands.watch import command as watch
+from together_batches.cli._commands.watch import watched
 from together_batches.cli._notify import delivery
 from together_batches.emulator import Emulator, Fault, Timing
 from together_batches.errors import BatchesError
@@ -308,7 +308,7 @@ def test_a_watched_job_that_cannot_be_read(run: Run, receiver: Receiver, monkeyp
     def monotonic() -> float:
         return time.monotonic() + 2_000 * emulator.count("retrieve")
 
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=monotonic, process_time=time.process_time))
+    monkeypatch.setattr(watched, "time", SimpleNamespace(monotonic=monotonic, process_time=time.process_time))
     with Emulator(on_request=note).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)

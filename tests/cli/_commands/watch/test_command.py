@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches._jobs import awaited_job
-from together_batches.cli._commands.watch import command
+from together_batches.cli._commands.watch import command, watched
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_stuck(run: Run, swift: Emulator, monkeypatch: pytest.MonkeyPatch) -> No
     def monotonic() -> float:  # 4 000 seconds pass with each look
         return time.monotonic() + 4_000 * swift.count("list")
 
-    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, process_time=time.process_time))
+    monkeypatch.setattr(watched, "time", SimpleNamespace(monotonic=monotonic, process_time=time.process_time))
     old = swift.add_job(status="VALIDATING", age_seconds=7_265)
     young = swift.add_job(progress=40)
     rows = [line.split("\t") for line in run("watch", *SOON, "--stuck-after", "2h").lines]
@@ -202,7 +202,7 @@ def test_a_key_that_may_not_list(run: Run, swift: Emulator, later: Later) -> Non
 
 def test_a_list_that_lags(run: Run, swift: Emulator, later: Later, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that the list does not show for a moment are read by their ids, and only a few of them."""
-    monkeypatch.setattr(command, "_MOST_ABSENT", 2)
+    monkeypatch.setattr(watched, "_MOST_ABSENT", 2)
     for _ in range(5):
         swift.add_job()
     later.append(fault(on="list", body=b"[]"))
@@ -250,7 +250,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     emulator.add_job(ends_as="IN_PROGRESS")
-    monkeypatch.setattr(command._Watched, "pause", interrupt)
+    monkeypatch.setattr(watched.Watched, "pause", interrupt)
     ran = run("watch")
     assert ran.code == 130
     assert ran.err.startswith("interrupted: 0 of 1 job finished; the jobs were left alone, and the same command ")
