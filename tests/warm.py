@@ -90,7 +90,7 @@ def _import_the_package() -> None:
 
     for name in ("together_batches.emulator", "together_batches.sync", "rich.live", "rich.table", "rich.text"):
         import_module(name)
-    for module in pkgutil.iter_modules(together_batches.cli.__path__, "together_batches.cli."):
+    for module in pkgutil.walk_packages(together_batches.cli.__path__, "together_batches.cli."):
         import_module(module.name)
 
 

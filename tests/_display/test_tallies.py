@@ -7,7 +7,7 @@ from typing import Any
 
 from together_batches import BatchJob, CancelOutcome, CancelResult
 from together_batches._display.tallies import CancelTally, RunTally
-from together_batches.cli._cancel_output import counted
+from together_batches.cli._commands.cancel.output import counted
 from together_batches.runs import RunEvent, RunEventKind
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from together_batches.cli import _loop, main
+from together_batches.cli import main
+from together_batches.cli._account import client
 from together_batches.config import RetryPolicy
 from together_batches.emulator import Emulator
 
@@ -33,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(_loop, "RETRY", RetryPolicy(max_attempts=3, base_delay=0))
+    monkeypatch.setattr(client, "RETRY", RetryPolicy(max_attempts=3, base_delay=0))
 
 
 @pytest.fixture

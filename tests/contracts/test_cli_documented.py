@@ -10,7 +10,7 @@ import click
 import pytest
 
 from together_batches.cli import COMMANDS
-from together_batches.cli._exits import Exit
+from together_batches.cli._terminal.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

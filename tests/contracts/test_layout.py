@@ -1,8 +1,8 @@
 """The map in docs/contributing.md matches the layout: each room imports only from rooms below it in the table.
 
-The table also names the libraries of each room, and the drawing below it shows every import between rooms. Both are
-compared with the imports, so that neither can lag. Imports under ``TYPE_CHECKING`` do not count. To redraw the map
-after a change: ``python tests/contracts/test_layout.py``.
+The table also names the libraries of each room, and the drawing below it shows every import between rooms; another
+table has the rooms of the command. All are compared with the imports, so that none can lag. Imports under
+``TYPE_CHECKING`` do not count. To redraw the map after a change: ``python tests/contracts/test_layout.py``.
 """
 
 from __future__ import annotations
@@ -177,6 +177,26 @@ def test_imports_point_down() -> None:
     """A room imports only from itself and from rooms further down the table."""
     wrong = {_name(file): _rooms_imported(file) - _allowed(_room(file)) for file in _FILES}
     assert {file: rooms for file, rooms in wrong.items() if rooms} == {}
+
+
+def test_rooms_of_the_command() -> None:
+    """Within ``cli/``, too, each room has a row, and imports only from itself and from rooms further down."""
+    table = _PAGE.read_text("utf-8").partition("### The command")[2].partition("\n### ")[0]
+    order = re.findall(r"^\| `(_\w+)/` \|", table, flags=re.MULTILINE)
+    command = _PACKAGE / "cli"
+    rooms = {file: file.relative_to(command).parts[0] for file in command.glob("_*/**/*.py")}
+    assert sorted(order) == sorted({*rooms.values()})
+    imported = {
+        file: {
+            path.split(".")[2]
+            for module, names in _of(file)
+            for path in [module, *(f"{module}.{name}" for name in names)]
+            if path.startswith("together_batches.cli.")
+        }
+        for file in rooms
+    }
+    wrong = {_name(file): imported[file] - {*order[order.index(room) :]} for file, room in rooms.items()}
+    assert {file: others for file, others in wrong.items() if others} == {}
 
 
 def test_libraries_stay_in_their_rooms() -> None:

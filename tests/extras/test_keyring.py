@@ -11,7 +11,7 @@ import pytest
 from cli.conftest import Ran
 
 from together_batches.cli import main
-from together_batches.cli._profiles import profiles_file
+from together_batches.cli._account.profiles import profiles_file
 from together_batches.emulator import Emulator
 
 if TYPE_CHECKING:

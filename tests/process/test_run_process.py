@@ -15,7 +15,7 @@ from simulation.kill import killed
 from wires import KEY
 
 from together_batches import runs
-from together_batches.cli._exits import Exit
+from together_batches.cli._terminal.exits import Exit
 from together_batches.emulator import Emulator, Timing
 
 ROOT = Path(__file__).parents[2]

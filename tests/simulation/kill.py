@@ -21,7 +21,7 @@ import attrs
 import msgspec
 
 from together_batches import runs
-from together_batches.cli._exits import Exit
+from together_batches.cli._terminal.exits import Exit
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from together_batches._version import __version__
-from together_batches.cli._command import Group, explain
-from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._streams import is_of_output, unblocked_streams
-from together_batches.cli._text import PROGRAM, is_open, print_err, print_error
+from together_batches.cli._terminal.commands import Group, explain
+from together_batches.cli._terminal.exits import CommandError, Exit, Interrupted, code_of
+from together_batches.cli._terminal.streams import is_of_output, unblocked_streams
+from together_batches.cli._terminal.text import PROGRAM, is_open, print_err, print_error
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ _FILES = Group(
       together-batches files download ID -o output.jsonl
     """,
     {
-        "upload": ("_files", "upload", "upload a file"),
-        "list": ("_files", "list_files", "list the files of the account"),
-        "get": ("_files", "get", "show files by their ids"),
-        "download": ("_files", "download", "download the content of a file"),
-        "delete": ("_files", "delete", "delete files"),
+        "upload": ("files", "upload", "upload a file"),
+        "list": ("files", "list_files", "list the files of the account"),
+        "get": ("files", "get", "show files by their ids"),
+        "download": ("files", "download", "download the content of a file"),
+        "delete": ("files", "delete", "delete files"),
     },
 )
 
@@ -53,8 +53,8 @@ _RUNS = Group(
       together-batches runs show answers.jsonl.run
     """,
     {
-        "list": ("_run_list", "list_runs", "list the runs in a directory, and their states"),
-        "show": ("_runs", "show", "show a run: its rows, and its shards over time"),
+        "list": ("runs.list", "list_runs", "list the runs in a directory, and their states"),
+        "show": ("runs.show", "show", "show a run: its rows, and its shards over time"),
     },
 )
 
@@ -79,25 +79,25 @@ COMMANDS = click.version_option(
           together-batches cancel --all --dry-run      see what would be cancelled
         """,
         {
-            "demo": ("_emulator", "demo", "watch a thousand jobs being cancelled, on this machine alone"),
-            "cancel": ("_cancel", "cancel", "cancel jobs: by id, from standard input, or by filters"),
-            "list": ("_jobs", "list_jobs", "list the jobs of the account"),
-            "get": ("_jobs", "get", "show jobs by their ids"),
-            "validate": ("_requests", "validate", "find every problem in a file of requests"),
-            "estimate": ("_estimate", "estimate", "estimate the tokens and the cost of a file of requests"),
-            "split": ("_requests", "split", "split a file of requests into files that the service accepts"),
-            "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
-            "results": ("_results", "results", "write the result of each row of a finished job"),
-            "label": ("_labels", "label", "label jobs, on this machine, or take labels off"),
-            "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
-            "watch": ("_watch", "watch", "watch many jobs in one live table, until all have finished"),
-            "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
+            "demo": ("emulator", "demo", "watch a thousand jobs being cancelled, on this machine alone"),
+            "cancel": ("cancel.command", "cancel", "cancel jobs: by id, from standard input, or by filters"),
+            "list": ("list_get", "list_jobs", "list the jobs of the account"),
+            "get": ("list_get", "get", "show jobs by their ids"),
+            "validate": ("validate_split", "validate", "find every problem in a file of requests"),
+            "estimate": ("estimate", "estimate", "estimate the tokens and the cost of a file of requests"),
+            "split": ("validate_split", "split", "split a file of requests into files that the service accepts"),
+            "submit": ("submit", "submit", "check a file of requests, upload it, and create a job"),
+            "results": ("results", "results", "write the result of each row of a finished job"),
+            "label": ("label", "label", "label jobs, on this machine, or take labels off"),
+            "wait": ("wait", "wait", "wait for jobs, and print each as it finishes"),
+            "watch": ("watch.command", "watch", "watch many jobs in one live table, until all have finished"),
+            "run": ("runs.run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,
             "files": _FILES,
-            "login": ("_login", "login", "keep an API key for this command, in a profile"),
-            "logout": ("_login", "logout", "remove the key of a profile from this machine"),
-            "profiles": ("_login", "profiles", "list the profiles, without their keys"),
-            "emulator": ("_emulator", "emulator", "run a stand-in for the service on this machine"),
+            "login": ("login", "login", "keep an API key for this command, in a profile"),
+            "logout": ("login", "logout", "remove the key of a profile from this machine"),
+            "profiles": ("login", "profiles", "list the profiles, without their keys"),
+            "emulator": ("emulator", "emulator", "run a stand-in for the service on this machine"),
         },
     )
 )

@@ -1,0 +1,1 @@
+"""Which account a command uses: its key, its profile, its client."""

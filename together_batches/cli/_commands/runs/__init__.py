@@ -1,0 +1,1 @@
+"""The command ``run``, and the group ``runs``."""

@@ -1,0 +1,1 @@
+"""Jobs, chosen and shown: filters, labels, columns."""
