@@ -240,6 +240,21 @@ def test_a_forgotten_async_client_does_not_keep_the_program(emulator: Emulator) 
     assert KEY not in complained
 
 
+def test_a_client_that_is_closed_after_its_loop(emulator: Emulator) -> None:
+    """A client may be closed although the loop of its connections is closed already."""
+    lines = run(
+        emulator,
+        """
+        batches = AsyncBatches()
+        say(asyncio.run(batches.list()))
+        asyncio.run(batches.close())
+        asyncio.run(batches.close())
+        say("closed")
+        """,
+    )
+    assert lines == ["[]", "closed"]
+
+
 # --- fork -----------------------------------------------------------------------------------------------------
 
 

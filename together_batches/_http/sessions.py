@@ -87,8 +87,9 @@ class Connector(aiohttp.TCPConnector):
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close all connections, also those to a proxy that has not opened its tunnel yet: aiohttp omits these."""
-        for connection in list(self._made):
-            connection.close()
+        if not self._loop.is_closed():  # a closed loop can close nothing: it ended before its session
+            for connection in list(self._made):
+                connection.close()
         await super().close(abort_ssl=abort_ssl)
         await asyncio.sleep(0)  # the loop closes their sockets in its next round
 
