@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from together_batches._local.until_done import finish_in_thread, until_done
+from together_batches._local.until_done import finish_in, finish_in_thread, until_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,3 +86,10 @@ async def test_work_is_done_whatever_is_cancelled() -> None:
     await cancelled_often(asyncio.create_task(finish_in_thread(work)), may_end.set)
     assert done.is_set()
     busy.set()
+
+
+async def test_work_that_no_thread_takes() -> None:
+    """Work is done here if its thread takes none any more, as at the end of the interpreter."""
+    ended = ThreadPoolExecutor(1)
+    ended.shutdown()
+    assert await finish_in(ended, threading.get_ident) == threading.get_ident()

@@ -255,6 +255,34 @@ def test_a_client_that_is_closed_after_its_loop(emulator: Emulator) -> None:
     assert lines == ["[]", "closed"]
 
 
+def test_a_program_that_ends_while_a_thread_downloads(emulator: Emulator, tmp_path: Path) -> None:
+    """The end of the interpreter, which starts no more threads, leaves no incomplete file."""
+    emulator.fail(Fault(on="content", drip=0.002, times=None))
+    file_id = emulator.add_file(b"x" * 1_000_000)
+    lines = run(
+        emulator,
+        f"""
+        import threading
+
+        folder = {str(tmp_path)!r}
+        batches = Batches()
+
+        def download():
+            try:
+                batches.files.download({file_id!r}, os.path.join(folder, "out"))
+            except BaseException:
+                pass
+
+        threading.Thread(target=download, daemon=True).start()
+        while not os.listdir(folder):
+            time.sleep(0.005)
+        say("the end")
+        """,
+    )
+    assert lines == ["the end"]
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- fork -----------------------------------------------------------------------------------------------------
 
 

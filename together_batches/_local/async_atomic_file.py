@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from together_batches._local.atomic_file import AtomicFile
-from together_batches._local.until_done import until_done
+from together_batches._local.until_done import finish_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -69,14 +69,11 @@ class AsyncAtomicFile:
 
     async def end(self) -> None:
         """Remove what was not committed, and end the thread, whatever is cancelled meanwhile."""
-        ended = self._in_thread(self._file.__exit__)
-        self._thread.shutdown(wait=False)  # when all of its work is done
         try:
-            await until_done(ended)
+            await finish_in(self._thread, self._file.__exit__)
         finally:
             if self._writing is not None and self._writing.done() and not self._writing.cancelled():
                 self._writing.exception()  # retrieved, so that it is not logged: another error takes precedence
-        ended.result()
 
 
 @asynccontextmanager

@@ -41,8 +41,15 @@ async def finish_in_thread(work: Callable[[], T]) -> T:
 
     The threads of a pool may all be busy, and a pool never begins what is cancelled before.
     """
-    thread = ThreadPoolExecutor(1, "together-batches-cleanup")
-    working = asyncio.get_running_loop().run_in_executor(thread, work)
+    return await finish_in(ThreadPoolExecutor(1, "together-batches-cleanup"), work)
+
+
+async def finish_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """Return the result of ``work``, the last that ``thread`` does, whatever is cancelled meanwhile."""
+    try:
+        working = asyncio.get_running_loop().run_in_executor(thread, work)
+    except RuntimeError:  # the interpreter ends: threads have done all of their work, and no more is started
+        return work()
     thread.shutdown(wait=False)  # when the work is done
     await until_done(working)
     return working.result()
