@@ -887,9 +887,19 @@ async def test_no_more_in_flight_than_allowed(
 # --- cancelling ---
 
 
-async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("timing", "max_jobs"),
+    [
+        (Timing(validating=0, running=1e9, canceling=0), 1),
+        (Timing(validating=300, canceling=60), 9),
+    ],
+    ids=["a running job", "the first job while it is validated"],
+)
+async def test_a_run_that_is_cancelled_from_outside(
+    run: Runner, emulator: Emulator, timing: Timing, max_jobs: int
+) -> None:
     """A run cancelled from outside creates no job, collects results and ends; the next call sends the rest again."""
-    emulator.timing = Timing(validating=0, running=1e9, canceling=0)
+    emulator.timing = timing
     outcomes: list[str] = []
 
     async def cancel() -> None:
@@ -901,7 +911,7 @@ async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emula
         if event.kind == RunEventKind.PROGRESSED and not cancelling:
             cancelling.append(asyncio.create_task(cancel()))
 
-    report = await run(on_event=on_event)
+    report = await run(on_event=on_event, max_jobs=max_jobs, poll_interval=5)
     await asyncio.gather(*cancelling)
     assert outcomes in (["1 canceling"], ["1 cancelled"])
     assert (report.complete, report.not_sent) == (False, 10)
