@@ -800,6 +800,18 @@ async def test_answers_that_came_after_the_end(run: Runner, emulator: Emulator) 
     assert len(emulator.jobs) == 1
 
 
+async def test_killed_while_the_output_is_made_again(run: Runner, emulator: Emulator) -> None:
+    """Results that a killed process downloaded again, and did not record, are downloaded again by the next call."""
+    await run()
+    content = run.output.read_bytes()
+    run.output.unlink()
+    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}))
+    await _stopped(run, RunEventKind.TROUBLE)
+    (run.directory / "pieces" / "00001-1.jsonl").write_bytes(content.splitlines(keepends=True)[0] * 3)
+    assert (await run()).ok
+    assert run.output.read_bytes() == content
+
+
 async def test_killed_right_after_the_output_was_written(run: Runner) -> None:
     """What a killed process left of the results of single jobs is removed by the next call."""
     await run()
