@@ -800,6 +800,18 @@ async def test_answers_that_came_after_the_end(run: Runner, emulator: Emulator) 
     assert len(emulator.jobs) == 1
 
 
+async def test_killed_while_the_output_is_made_again(run: Runner, emulator: Emulator) -> None:
+    """Results that a killed process downloaded again, and did not record, are downloaded again by the next call."""
+    await run()
+    content = run.output.read_bytes()
+    run.output.unlink()
+    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}))
+    await _stopped(run, RunEventKind.TROUBLE)
+    (run.directory / "pieces" / "00001-1.jsonl").write_bytes(content.splitlines(keepends=True)[0] * 3)
+    assert (await run()).ok
+    assert run.output.read_bytes() == content
+
+
 async def test_killed_right_after_the_output_was_written(run: Runner) -> None:
     """What a killed process left of the results of single jobs is removed by the next call."""
     await run()
@@ -887,9 +899,19 @@ async def test_no_more_in_flight_than_allowed(
 # --- cancelling ---
 
 
-async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    ("timing", "max_jobs"),
+    [
+        (Timing(validating=0, running=1e9, canceling=0), 1),
+        (Timing(validating=300, canceling=60), 9),
+    ],
+    ids=["a running job", "the first job while it is validated"],
+)
+async def test_a_run_that_is_cancelled_from_outside(
+    run: Runner, emulator: Emulator, timing: Timing, max_jobs: int
+) -> None:
     """A run cancelled from outside creates no job, collects results and ends; the next call sends the rest again."""
-    emulator.timing = Timing(validating=0, running=1e9, canceling=0)
+    emulator.timing = timing
     outcomes: list[str] = []
 
     async def cancel() -> None:
@@ -901,7 +923,7 @@ async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emula
         if event.kind == RunEventKind.PROGRESSED and not cancelling:
             cancelling.append(asyncio.create_task(cancel()))
 
-    report = await run(on_event=on_event)
+    report = await run(on_event=on_event, max_jobs=max_jobs, poll_interval=5)
     await asyncio.gather(*cancelling)
     assert outcomes in (["1 canceling"], ["1 cancelled"])
     assert (report.complete, report.not_sent) == (False, 10)

@@ -309,6 +309,26 @@ async def test_a_job_that_has_not_failed_after_all(
     assert time.seconds >= seconds
 
 
+async def test_a_job_that_runs_after_all_counts_as_in_flight(
+    run: Runner, emulator: Emulator, time: VirtualTime
+) -> None:
+    """Once a job that seemed to have failed is seen running, no job is created beyond the limits beside it."""
+    emulator.timing = Timing(validating=0, running=100)
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+            if len(created) == 1:
+                emulator.timing = Timing(validating=0, running=10)
+                failed = {**emulator.jobs[0], "status": "FAILED", "error": "internal error", "progress": 0}
+                emulator.fail(Fault(on="retrieve", status=200, body=failed))
+
+    report = await run(max_rows_per_job=1, max_enqueued_rows=1, max_jobs=9, poll_interval=1, on_event=on_event)
+    assert (report.ok, len(emulator.jobs)) == (True, 10)
+    assert [moment for moment in created if 40 < moment < 90] == []
+
+
 _GHOST = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
 
 

@@ -327,6 +327,7 @@ def test_the_time_between_two_readings(facts: dict[str, Any], patience: float, e
         (None, False),
         ("VALIDATING", False),
         ("FAILED", False),
+        ("CANCELING", False),
         ("CANCELLED", False),
         ("IN_PROGRESS", True),
         ("COMPLETED", True),
@@ -334,7 +335,7 @@ def test_the_time_between_two_readings(facts: dict[str, Any], patience: float, e
     ],
 )
 def test_a_job_past_validating_shows_a_valid_input(status: str | None, expected: bool) -> None:
-    """Other jobs are created once the first one is past VALIDATING, and not if it failed or was cancelled."""
+    """Other jobs are created once the first one is past VALIDATING, and not if it failed or is cancelled."""
     assert rules.shows_valid_input(status) is expected
 
 

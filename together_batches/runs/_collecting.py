@@ -190,6 +190,9 @@ def _recorded(arranged: Arranged) -> dict[str, Any]:
 
 # --- the pieces, to write the output --------------------------------------------------------------------------------
 
+_UNRECORDED = "?"
+"""The recorded hash of a piece while it is made again: a killed process may leave any content."""
+
 
 async def restore(run: RunContext, work_on: Callable[[Key], RunAttempt]) -> None:
     """Make all pieces available; download those again that were removed after the output was written.
@@ -198,13 +201,12 @@ async def restore(run: RunContext, work_on: Callable[[Key], RunAttempt]) -> None
     answered by now, is recorded as the piece has it. Raises :class:`RunError` if a piece is not as this run wrote it.
     """
     for attempt in run.store.attempts:
-        if attempt.rows and not await run.directory.has_piece(attempt):
+        if attempt.rows and (attempt.piece_sha256 == _UNRECORDED or not await run.directory.has_piece(attempt)):
             await _collect_again(run, work_on(attempt.key))
 
 
 async def _collect_again(run: RunContext, work: RunAttempt) -> None:
-    # First, so that a process which ends in between does not leave a piece with the hash of another.
-    await work.save(piece_sha256="")
+    await work.save(piece_sha256=_UNRECORDED)
     attempt, noted = work.attempt, rules.outcomes_of(work.attempt)
     absence = Absence(run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
     while True:

@@ -263,6 +263,7 @@ class Engine:
         if work.attempt.ended_at != ended.ended_at:  # it only seemed to have ended
             working.ended_at = self._run.time.monotonic()
         if arranged is None:
+            working.rows = ended.rows
             self._done.set()
             return None
         return self._stop_if_failing(ended.key, arranged)

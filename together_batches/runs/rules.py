@@ -317,14 +317,18 @@ def look_again_delay(waited: float, patience: float) -> float | None:
 
 ALONE_SECONDS = 600.0
 """Maximum seconds that the first job is alone: a queue at the service must not delay all others."""
+_SHOW_NO_VALID_INPUT = frozenset(
+    {BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED}
+)
 
 
 def shows_valid_input(status: str | None) -> bool:
     """Return whether the status of the first job shows that its input is valid, so that others may be created.
 
-    It does once the job is past VALIDATING, the status in which an invalid input fails.
+    It does once the job is past VALIDATING, the status in which an invalid input fails, and in which a job can be
+    cancelled.
     """
-    return status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}
+    return status is not None and status not in _SHOW_NO_VALID_INPUT
 
 
 # --- buckets of rows ----------------------------------------------------------------------------------------------
