@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from together_batches.emulator import Answer, Failure, Missing
 from together_batches.emulator._json_answers import json_answer
-from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of
+from together_batches.emulator._rows import CompletedRows, RowBehaviour, first_model, input_error, lines_of
 
 CHAT = "/v1/chat/completions"
 AUDIO = "/v1/audio/transcriptions"
@@ -25,8 +25,8 @@ def chat(custom_id: str, content: str = "Name a river.", **more: object) -> byte
 
 def run(
     lines: list[bytes], answering: RowBehaviour | None = None, *, job: str = "j", share: float = 1, to: str = CHAT
-) -> Run:
-    return Run(lines, answering or RowBehaviour(), job_id=job, endpoint=to, created=7, share=share)
+) -> CompletedRows:
+    return CompletedRows(lines, answering or RowBehaviour(), job_id=job, endpoint=to, created=7, share=share)
 
 
 def rows(content: bytes) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_values_and_bars(execute: Callable[..., list[list[dict[str, Any]]]]) -> 
     assert "<table>" in listed[0]["data"]["text/html"]
     assert nested[0]["data"]["text/plain"].startswith("(1 job: 1 FAILED\n")
     shown = [output["data"]["text/plain"] for output in (*bar, *awaited)]
-    assert [line.rpartition(",")[0] for line in shown] == ["Cancelling: 1 of 1", "Cancelling: 1 of 1, 1 failed"]
+    assert [line.rpartition(",")[0] for line in shown] == ["Cancelling: 1 of 1", "Cancelling: 1 of 1, 1 not found"]
 
 
 def test_tracebacks(execute: Callable[..., list[list[dict[str, Any]]]]) -> None:

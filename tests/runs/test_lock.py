@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import RunInUseError, RunLedgerError
-from together_batches.runs._lock import has_record_locks, holder, locked, taken_over
+from together_batches.runs._lock import has_record_locks, holder, locked, taken_over_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,13 +103,13 @@ def test_a_lock_file_that_was_replaced(tmp_path: Path) -> None:
             with pytest.raises(RunInUseError, match=rf"in use by process {other.pid} on "):
                 lock.check()
             assert holder(tmp_path) == (other.pid, socket.gethostname())
-            taken = taken_over(tmp_path)
+            taken = taken_over_error(tmp_path)
             assert (taken.pid, taken.host) == (other.pid, socket.gethostname())
             assert f"was taken over by process {other.pid} on" in str(taken)
             other.communicate("")
         lock.check()
         assert holder(tmp_path) == (os.getpid(), socket.gethostname())
-        assert taken_over(tmp_path).pid is None
+        assert taken_over_error(tmp_path).pid is None
 
 
 def test_the_file_stays(tmp_path: Path) -> None:

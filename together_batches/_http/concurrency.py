@@ -44,7 +44,7 @@ class AdaptiveConcurrency:
         self.limit = min(max_limit, _FIRST_LIMIT)
         self.generation = 0
         """Number of changes of ``limit``; a call notes it when it begins."""
-        self._max_limit = self._enough = max_limit
+        self._max_limit = self._ceiling = max_limit
         self._least = min(_LEAST_LIMIT, max_limit)
         self._speed = _Speed()
         self._before: tuple[int, float] | None = None  # the limit before the raise, and its average
@@ -81,20 +81,20 @@ class AdaptiveConcurrency:
                 return
             self._before = None
             self._rounds_until_probe = _FIRST_ROUNDS_UNTIL_PROBE
-        if self.limit < self._enough:
-            leap = max(2.0, min(self._speed.usual / _LEAP_SECONDS, self._leap))
+        if self.limit < self._ceiling:
+            leap = max(2.0, min(self._speed.fastest / _LEAP_SECONDS, self._leap))
             self._before = self.limit, average
-            self._change(min(self._enough, int(leap * self.limit)))
-        elif self._enough < self._max_limit:
+            self._change(min(self._ceiling, int(leap * self.limit)))
+        elif self._ceiling < self._max_limit:
             self._rounds_left -= 1
             if not self._rounds_left:
-                self._enough = self._max_limit
+                self._ceiling = self._max_limit
 
     def _give_up(self, limit: int) -> None:
         """Return to ``limit``, because a higher one did not raise the throughput."""
         self._before = None
         self._leap = 2.0
-        self._enough = limit
+        self._ceiling = limit
         self._rounds_left = self._rounds_until_probe
         self._rounds_until_probe = min(4 * self._rounds_until_probe, _MOST_ROUNDS_UNTIL_PROBE)
         self._change(limit)
@@ -110,7 +110,7 @@ class _Speed:
     """Is the service slow? Compares the averages of all answers, twenty at a time, with the lowest."""
 
     def __init__(self) -> None:
-        self.usual = math.inf
+        self.fastest = math.inf
         """Seconds of the lowest average."""
         self._last = math.inf
         self._answers, self._seconds = 0, 0.0
@@ -123,12 +123,12 @@ class _Speed:
             return False
         self._last = self._seconds / self._answers
         self._answers, self._seconds = 0, 0.0
-        self.usual = min(self.usual, self._last)
-        return self._last > self.usual + min(max(3 * self.usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
+        self.fastest = min(self.fastest, self._last)
+        return self._last > self.fastest + min(max(3 * self.fastest, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
 
     def accept(self) -> None:
         """Compare with the last average from now on."""
-        self.usual = self._last
+        self.fastest = self._last
 
 
 class _Round:

@@ -89,13 +89,13 @@ class Exchange:
         """Make one attempt of an ordinary request. Redirects are followed within the origin."""
         with self.begin(self.config.timeout.total) as timer:
             url, place = self._base + request.path, self._place(request.path)
-            answer = await self._hop(session, request, timer, url, place)
+            answer = await self._send_to(session, request, timer, url, place)
             if isinstance(answer, Answer) and answer.status >= 300:
-                answer = await redirects.follow(answer, partial(self._hop_on, session, request, timer))
+                answer = await redirects.follow(answer, partial(self._follow_redirect, session, request, timer))
             return answer
         return self.failure(timer.error, request, timer)
 
-    async def _hop(
+    async def _send_to(
         self, session: aiohttp.ClientSession, request: Request, timer: AttemptTimer, url: str, place: URL
     ) -> Answer | RequestFailure[APIError]:
         # Not as a context manager, because reading an answer to its end closes it.
@@ -110,7 +110,7 @@ class Exchange:
             response.close()  # a switch to another protocol (101) would keep its connection open
         return self.answer(request, url, response, body)
 
-    async def _hop_on(
+    async def _follow_redirect(
         self,
         session: aiohttp.ClientSession,
         request: Request,
@@ -124,7 +124,7 @@ class Exchange:
         timer.status = None
         timer.place = str(place.origin())
         url = str(place.with_query(None))  # a query may contain a signature
-        return await self._hop(session, request, timer, url, place)
+        return await self._send_to(session, request, timer, url, place)
 
     def request(
         self,

@@ -21,8 +21,8 @@ from together_batches._http.exchange import AGENT, RequestFailure
 from together_batches._http.network_errors import NETWORK_ERRORS
 from together_batches._http.redaction import Redactor
 from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.file_targets import safe_target
 from together_batches._protocol.jobs import Answer
-from together_batches._protocol.reach import safe_target
 from together_batches.errors import APIConnectionError, APIError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Streaming:
         url = transfer.target or base_url + transfer.path
         keyed = transfer.target is None
 
-        async def hop_on(redirect: Answer, location: str) -> Answer | RequestFailure[APIError]:
+        async def follow_to_storage(redirect: Answer, location: str) -> Answer | RequestFailure[APIError]:
             nonlocal url, keyed
             try:
                 target = safe_target(url, location, base_url)
@@ -174,12 +174,12 @@ class Streaming:
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
-            return await self._hop(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
+            return await self._send_to(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
 
-        answer = await self._hop(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
-        return await redirects.follow(answer, hop_on) if follow else answer
+        answer = await self._send_to(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
+        return await redirects.follow(answer, follow_to_storage) if follow else answer
 
-    async def _hop(
+    async def _send_to(
         self,
         session: aiohttp.ClientSession,
         transfer: Transfer,

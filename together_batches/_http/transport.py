@@ -139,7 +139,8 @@ class Transport:
                         self._note_accepted(outcome, permit, now)
                     state.budget.succeeded()
                     return outcome
-                outcome = RequestFailure(self._refusal(outcome, permit, now, call.bulk), headers=outcome.headers)
+                error = self._report_refusal(outcome, permit, now, call.bulk)
+                outcome = RequestFailure(error, headers=outcome.headers)
         error = outcome.error
         if outcome.out_of_connections:
             call.attempts -= 1
@@ -311,7 +312,7 @@ class Transport:
             answer.close()
             raise
 
-    def _refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
+    def _report_refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
         """Return the error for an answer, and report the answer to the limiter."""
         proxy = self.exchange.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:

@@ -155,13 +155,13 @@ async def create_once(
     """
     async with known.turn(wanted.file_id):
         known.expect_further(wanted.file_ids)
-        mark = known.now
+        seen_until = known.now
         search = _Search(
             wanted=wanted,
             list_jobs=record.list_jobs or list_jobs,
             patience=patience,
             since=record.since,
-            is_another=record.is_another or partial(known.seen_before, mark),
+            is_another=record.is_another or partial(known.seen_before, seen_until),
             sleep=sleep,
             clock=clock,
         )
@@ -182,7 +182,7 @@ async def create_once(
             lost = answer
         known.note(created.job)
         if created.found or posts > 1:
-            known.expect_one(wanted.file_ids, created.job.id, search.second_of(created, known, mark))
+            known.expect_one(wanted.file_ids, created.job.id, search.second_of(created, known, seen_until))
         return created
 
 
@@ -260,7 +260,7 @@ class _Search:
         self.uncertain = tuple(job for job in candidates if job not in certain)
         return best_of(certain)
 
-    def second_of(self, created: Created, known: KnownJobs, mark: int) -> Callable[[BatchJob], bool]:
+    def second_of(self, created: Created, known: KnownJobs, seen_until: int) -> Callable[[BatchJob], bool]:
         """Return a predicate that is True only for a further job of this create that was not named yet."""
         wanted, since = self.wanted, self.began_at if self.since is None else self.since
         until = self.began_at + timedelta(seconds=self.clock() - self.began) + _MARGIN
@@ -272,7 +272,7 @@ class _Search:
             if wanted.has_own_file:
                 return True
             is_young = job.created_at is not None and job.created_at <= until
-            return is_young and wanted.matches(job, since=since) and not known.seen_before(mark, job)
+            return is_young and wanted.matches(job, since=since) and not known.seen_before(seen_until, job)
 
         return is_second
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from together_batches._protocol import job_codec, json_codec
+from together_batches._protocol.file_targets import safe_target
 from together_batches._protocol.jobs import (
     Answer,
     Request,
@@ -19,7 +20,6 @@ from together_batches._protocol.jobs import (
     list_request,
     read_list,
 )
-from together_batches._protocol.reach import safe_target
 from together_batches.config import Secret
 from together_batches.errors import ConflictError, UsageError
 from together_batches.models import FileObject

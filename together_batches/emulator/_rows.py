@@ -103,7 +103,7 @@ def first_model(lines: list[bytes]) -> str | None:
     return model if isinstance(model, str) else None
 
 
-class Run:
+class CompletedRows:
     """The completed rows of one job: a ``share`` of all, in the order of their completion."""
 
     def __init__(

@@ -13,7 +13,7 @@ from together_batches.emulator._content import content_of
 from together_batches.emulator._files import Files
 from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
 from together_batches.emulator._replies import Refusal
-from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of, requests
+from together_batches.emulator._rows import CompletedRows, RowBehaviour, first_model, input_error, lines_of, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -256,7 +256,7 @@ class Service:
         del self._with_rows[job.id]
         if not job.is_validated(now):
             return
-        run = Run(
+        run = CompletedRows(
             lines_of(job.input.read()),
             job.answering or self.answering,
             job_id=job.id,

@@ -37,7 +37,7 @@ def upload_name(stem: str, attempt: Attempt, mark: Mark | None) -> str:
     return name if mark is None else tagged_name(name, mark)
 
 
-def marked(rows: bytes, mark: Mark) -> bytes | None:
+def with_mark(rows: bytes, mark: Mark) -> bytes | None:
     """Return rows, the first of them whole, with the mark in it; None if it has no room for that."""
     place = place_in(rows)
     if place is None or not has_room(rows, place):

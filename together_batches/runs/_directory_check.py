@@ -57,7 +57,7 @@ def check_directory(directory: Path, given: Path | None) -> None:
             "directory for the run"
         )
         raise UsageError(message)
-    if is_begun or _lock.is_marked(directory):
+    if is_begun or _lock.has_run_marker(directory):
         return
     has_lock = _lock.NAME in names
     with explained("work in", directory):

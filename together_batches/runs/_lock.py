@@ -178,7 +178,7 @@ def _in_use(directory: Path) -> RunInUseError:
     return RunInUseError(message, directory=str(directory), pid=pid, host=host)
 
 
-def taken_over(directory: Path) -> RunInUseError:
+def taken_over_error(directory: Path) -> RunInUseError:
     """Return the error of a process that continues a run which another process has taken over."""
     pid, host = _named(directory)
     if (pid, host) == (os.getpid(), socket.gethostname()):
@@ -206,7 +206,7 @@ def is_lock(directory: Path) -> bool:
     return _may_be_ours(_text_in(directory))
 
 
-def is_marked(directory: Path) -> bool:
+def has_run_marker(directory: Path) -> bool:
     """Return whether a directory has the lock file of a run, with its marker."""
     return is_lock(directory) and _MARKER in _text_in(directory)
 

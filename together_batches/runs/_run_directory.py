@@ -15,7 +15,7 @@ from together_batches._protocol import request_codec
 from together_batches._schema.response_format import response_format_adder
 from together_batches.errors import RunError
 from together_batches.jsonl._lines import changed_lines
-from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
+from together_batches.runs._attempt_files import file_name, upload_name, with_mark, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file, sha256_of
 from together_batches.runs._id_files import IdFiles
@@ -245,8 +245,8 @@ def _fill(
     is_marked = False
     for some in rows:
         raise_if_cancelled()
-        if mark is not None and not file.bytes and (with_mark := marked(some, mark)) is not None:
-            file.write(with_mark)
+        if mark is not None and not file.bytes and (rows_with_mark := with_mark(some, mark)) is not None:
+            file.write(rows_with_mark)
             is_marked = True
         else:
             file.write(some)

@@ -151,7 +151,7 @@ class SqliteLedger:
     def _check_holder(self) -> None:
         (holder,) = self._connection.execute("SELECT holder FROM run").fetchone()
         if holder != self._holder:
-            raise _lock.taken_over(self._directory)
+            raise _lock.taken_over_error(self._directory)
 
     def _do(self, doing: str, work: Callable[[], T]) -> asyncio.Future[T]:
         def done() -> T:

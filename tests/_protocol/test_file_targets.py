@@ -6,7 +6,7 @@ from traceback import TracebackException
 
 import pytest
 
-from together_batches._protocol.reach import is_disguised, reach_of, safe_target
+from together_batches._protocol.file_targets import is_disguised, reach_of, safe_target
 from together_batches.config import Secret
 
 

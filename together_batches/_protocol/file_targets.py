@@ -1,4 +1,4 @@
-"""The reach of a host: public, or only within this machine or its network; and where files may be sent."""
+"""Where files may be sent, and fetched from: the reach of a host, public or within this machine or its network."""
 
 from __future__ import annotations
 
