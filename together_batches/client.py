@@ -635,9 +635,9 @@ class AsyncBatches:
         raised as an error at the end of the call; the next call reads it again. Cancelling the call ends it at once,
         and does not affect the jobs.
 
-        The first job of a run is alone until it leaves VALIDATING, for at most ten minutes, and three consecutive
-        jobs that fail as a whole without answers stop the run. So do rows that are refused for the account (401, 402,
-        403). The next call resumes it.
+        A run starts with one job; the others wait until it leaves VALIDATING, for at most ten minutes. Three
+        consecutive jobs that fail as a whole without answers stop the run, and so do rows that are refused for the
+        account (401, 402, 403). The next call resumes it.
 
         Parameters:
             source: a path; or a file opened in binary mode, or an iterable or async iterable of
@@ -699,7 +699,7 @@ class AsyncBatches:
             RunError: the key, or the base URL, belongs to another account.
             ResultsUnavailableError: jobs or files of results stayed absent, truncated or foreign for longer than
                 ``patience``; the message names all of them, and what to do.
-            CreateUnconfirmedError: a create lost its response, and its job was not listed; likewise.
+            CreateUnconfirmedError: a create lost its response, and its job was not listed; call it again later.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
             UsageError: an invalid number or path, a file that cannot be read or written, a ``schema`` that cannot be
                 one, or is for another endpoint than that of chat, ``stop_after_cost`` without a known price, or a

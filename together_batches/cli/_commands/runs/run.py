@@ -99,7 +99,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @patience_option(900)
 @option(
     "--give-up ID",
-    "a job whose results are gone, or an input file no job came of: what is missing may be sent again",
+    "a job whose results are gone, or an input file that never became a job: what is missing may be sent again",
     multiple=True,
 )
 @option(
