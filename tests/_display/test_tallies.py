@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,6 +42,16 @@ def test_a_cancel_that_follows_no_job() -> None:
         tally.note(outcome(job_id, result))
     assert (tally.done, tally.followed, tally.notes) == (4, 0, "3 failed")
     assert counted(tally) == "1 denied, 1 failed, 1 not attempted, 1 accepted and still stopping"
+
+
+def test_jobs_that_are_not_followed_take_little_memory() -> None:
+    """The outcome of a job that is not followed is not kept: the report keeps it in a smaller form."""
+    tally = CancelTally()
+    given = [outcome(job_id, CancelResult.CANCELING) for job_id in "abc"]
+    kept = weakref.WeakSet(given)
+    while given:
+        tally.note(given.pop())
+    assert (len(kept), [*tally.stopping]) == (1, ["c", "b", "a"])
 
 
 class Shown:

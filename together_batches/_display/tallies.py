@@ -29,11 +29,13 @@ class CancelTally:
         self.followed = 0
         """Number of jobs whose cancel was accepted, and whose end is awaited."""
         self.stopping: dict[str, CancelOutcome] = {}
-        """The jobs whose cancel was accepted, followed or not, and that were not seen to end."""
+        """The jobs whose cancel was accepted, and that were not seen to end; if followed, with their outcomes."""
         self.results: Counter[CancelResult] = Counter()
         """Number of all other jobs by result."""
         self.completed_anyway = 0
         self._not_found = self._failed = 0
+        self._of_others: CancelOutcome | None = None
+        """One outcome for all jobs in ``stopping`` that are not followed: there may be a million of them."""
 
     def note(self, outcome: CancelOutcome) -> None:
         """Count an outcome."""
@@ -44,7 +46,10 @@ class CancelTally:
             self.followed -= was_followed
             self.done += 1
         if outcome.result == "canceling":
-            self.stopping[outcome.job_id] = outcome
+            kept = outcome
+            if outcome.event != "accepted":
+                kept = self._of_others = self._of_others or outcome
+            self.stopping[outcome.job_id] = kept
             return
         self.results[outcome.result] += 1
         self.completed_anyway += outcome.completed_anyway
