@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from wires import VirtualTime
 
+    from together_batches import BatchJob
     from together_batches.emulator import Emulator
 
     from .stage import Runner
@@ -412,6 +413,36 @@ async def test_nothing_is_created_while_a_job_seems_to_have_been_cancelled(
     assert (report.complete, report.stopped) == (False, f"job {report.job_ids[0]} was cancelled")
     assert len(emulator.jobs) == len(flapping.created) == 2
     assert 30 <= time.seconds < 40
+
+
+async def test_nothing_is_created_while_a_job_is_cancelled(run: Runner, emulator: Emulator) -> None:
+    """No job is created between the cancel of a job and its end, which stops the run."""
+    emulator.timing = Timing(validating=0, running=20, canceling=60)
+    cancelling: list[asyncio.Task[BatchJob]] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.PROGRESSED and not cancelling:
+            cancelling.append(asyncio.create_task(run.batches.cancel(str(event.job_id))))
+
+    report = await run(poll_interval=1, max_jobs=2, on_event=on_event)
+    assert (await cancelling[0]).status == "CANCELING"
+    assert (report.complete, report.stopped) == (False, f"job {report.job_ids[0]} was cancelled")
+    assert len(emulator.jobs) == 2
+
+
+async def test_a_cancel_that_seems_to_be_under_way(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Jobs are created again once a job that read CANCELING reads otherwise."""
+    emulator.timing = Timing(validating=0, running=60)
+    flapping = Flapping(emulator, time, "CANCELING", 20)
+
+    def on_event(event: RunEvent) -> None:
+        flapping(event)
+        emulator.timing = Timing(validating=0, running=5)
+
+    report = await run(poll_interval=1, max_jobs=2, on_event=on_event)
+    assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 4)
+    assert [moment for moment in flapping.created[2:] if moment < flapping.over_at] == []
+    assert flapping.created[2] < flapping.over_at + 5
 
 
 # --- once more before rows go again ---

@@ -25,7 +25,7 @@ class Working:
     """An attempt at work: its ``rows`` in flight, and when its job ended, if in this call, by the monotonic clock.
 
     ``seems_failed`` means that its job seems to have failed as a whole, until there is evidence. While it
-    ``seems_cancelled``, until it is read again, nothing is created and nothing stopped.
+    ``seems_cancelled``, until its end is read twice, nothing is created and nothing stopped.
     """
 
     rows: int

@@ -66,7 +66,7 @@ class Engine:
         self._done = asyncio.Event()
         """Set when an attempt may begin that could not, or all have ended."""
         self._scout = Scout(is_needed=not any(map(_shows_valid_input, attempts)), on_return=self._done.set)
-        self._follower = JobFollower(run, on_status=self._scout.see_status)
+        self._follower = JobFollower(run, on_seen=self._see)
 
     @property
     def has_work(self) -> bool:
@@ -244,9 +244,16 @@ class Engine:
     def _work_on(self, key: Key) -> RunAttempt:
         return RunAttempt(self._run, self._transfers, key)
 
+    def _see(self, key: Key, job: BatchJob) -> None:
+        """Take note of the state of a job."""
+        self._scout.see_status(str(job.status) if job.status else None)
+        working = self._load.working[key]
+        before, working.seems_cancelled = working.seems_cancelled, self._follower.cancelled_meanwhile(job)
+        if before and not working.seems_cancelled:
+            self._done.set()
+
     async def _after_cancel(self, work: RunAttempt, working: Working, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled; if it was, a user wants to end it, so stop the run."""
-        working.seems_cancelled = True
         job = await work.look_again(job)
         working.seems_cancelled = False
         self._done.set()

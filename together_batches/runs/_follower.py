@@ -19,11 +19,14 @@ _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 
 
 class JobFollower:
-    """Waits for the jobs of a run, and records what it sees of them."""
+    """Waits for the jobs of a run, and records what it sees of them.
 
-    def __init__(self, run: RunContext, *, on_status: Callable[[str | None], None]) -> None:
+    ``on_seen`` is called each time that a job was read.
+    """
+
+    def __init__(self, run: RunContext, *, on_seen: Callable[[Key, BatchJob], None]) -> None:
         self._run = run
-        self._on_status = on_status
+        self._on_seen = on_seen
         self._running = set[str]()
         self._not_cancelled = set[str]()
 
@@ -32,8 +35,8 @@ class JobFollower:
         return job_id in self._running
 
     def cancelled_meanwhile(self, job: BatchJob) -> bool:
-        """Return whether the job was cancelled while it was followed, and not before."""
-        return job.status == BatchJobStatus.CANCELLED and job.id in self._not_cancelled
+        """Return whether the job was cancelled while it was followed, and not before, or is being cancelled."""
+        return job.status in _CANCELLED and job.id in self._not_cancelled
 
     async def ended(self, key: Key, job_id: str) -> BatchJob:
         """Wait until the job has finished, and return it; raise an error because of which it cannot be followed."""
@@ -54,7 +57,7 @@ class JobFollower:
             created_at=job.created_at or before.created_at,
             running_at=self._run.time.now() if running else before.running_at,
         )
-        self._on_status(status)
+        self._on_seen(key, job)
         if changed:
             at = "" if job.progress is None else f" at {job.progress:g} %"
             self._run.emit(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)
