@@ -510,7 +510,7 @@ async def test_out_of_descriptors_for_good_is_an_error_in_the_end() -> None:
 
 
 @asynccontextmanager
-async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
+async def out_of_reach(**options: Any) -> AsyncIterator[Transport]:
     """Yield a transport to a port without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -521,18 +521,19 @@ async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
             await sender.state.close()
 
 
-def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("attempts", "times"), [(5, "5 times"), (1, "1 time")])
+def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture, attempts: int, times: str) -> None:
     """The first failed attempt is logged once, at once, and with stable field names."""
 
     @in_virtual_time
     async def play() -> None:
-        async with out_of_reach() as sender:
+        async with out_of_reach(retry=RetryPolicy(max_attempts=attempts)) as sender:
             for _ in range(2):
                 assert (await failure(sender, READ)).is_transient
             (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
             assert vars(warning)["base_url"] == sender.config.base_url
             assert warning.getMessage().startswith(f"no answer yet from {sender.config.base_url} (")
-            assert warning.getMessage().endswith("each call is tried up to 5 times, for up to 60 s")
+            assert warning.getMessage().endswith(f"each call is tried up to {times}, for up to 60 s")
 
     play()
 

@@ -267,11 +267,13 @@ class Transport:
         if seconds < limit:
             if not silence.is_reported:
                 silence.is_reported = True
+                attempts = self.config.retry.max_attempts
                 _log.warning(
-                    "no answer yet from %s (%s); each call is tried up to %d times, for up to %g s",
+                    "no answer yet from %s (%s); each call is tried up to %d time%s, for up to %g s",
                     self.config.base_url,
                     failure,
-                    self.config.retry.max_attempts,
+                    attempts,
+                    "s" * (attempts > 1),
                     limit,
                     extra={"base_url": self.config.base_url, "first_contact": limit},
                 )
