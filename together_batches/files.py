@@ -53,9 +53,8 @@ class Transfers:
         known: KnownJobs,
     ) -> None:
         self.send = send
-        self.receive = streaming.receive
         self.known = known
-        self._streaming = streaming
+        self.streaming = streaming
 
     async def retrieve(self, file_id: str) -> FileObject:
         """Return the metadata of a file."""
@@ -77,7 +76,7 @@ class Transfers:
             if via == "storage":
                 file = await self._upload_to_storage(content, purpose, content.sha256, on_progress)
             else:
-                answer = await self._streaming.send(file_protocol.upload(content, purpose), on_sent=on_progress)
+                answer = await self.streaming.send(file_protocol.upload(content, purpose), on_sent=on_progress)
                 file = file_protocol.read_file(answer)
         except ConflictError as error:
             known_id = file_protocol.read_known(error)
@@ -99,9 +98,9 @@ class Transfers:
         on_progress: Callable[[int, int], None] | None,
     ) -> FileObject:
         form = file_protocol.begin_upload(content.name, purpose, checksum)
-        answer = await self._streaming.send(form, redirect_is_answer=True)
+        answer = await self.streaming.send(form, redirect_is_answer=True)
         file_id, target = file_protocol.read_target(answer)
-        await self._streaming.send(file_protocol.put(content, target), on_sent=on_progress)
+        await self.streaming.send(file_protocol.put(content, target), on_sent=on_progress)
         try:
             answer = await self.send(file_protocol.preprocess(file_id), CallState())
         except APIStatusError as error:
@@ -143,7 +142,10 @@ class Transfers:
             nonlocal total
             total = length
 
-        async with open_atomic(path, replace=overwrite) as target, Stream(self.receive(request, on_length)) as pieces:
+        async with (
+            open_atomic(path, replace=overwrite) as target,
+            Stream(self.streaming.receive(request, on_length)) as pieces,
+        ):
             async for piece in pieces:
                 await target.write(piece)
                 done += len(piece)
@@ -286,7 +288,7 @@ class AsyncFiles:
             APIConnectionError: the rest could not be downloaded.
             APIResponseValidationError: the rest belongs to different content.
         """
-        return Stream(self._transfers.receive(file_protocol.file_content(file_protocol.file_id(file_id))))
+        return Stream(self._transfers.streaming.receive(file_protocol.file_content(file_protocol.file_id(file_id))))
 
     async def download(
         self,

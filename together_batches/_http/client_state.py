@@ -46,10 +46,10 @@ class CallState:
     answer: bytes | None = None
     attempts = 0
     max_attempts: int | None = None
-    may_have_been_taken = False
+    may_have_been_taken: bool = False
     requested_at: datetime | None = None
-    seconds = 0.0
-    waited = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
 
     def __init__(self, bulk: BulkContext | None = None) -> None:
         self.bulk = bulk
@@ -61,7 +61,7 @@ class BulkContext:
     def __init__(self, queue: PermitQueue | None) -> None:
         self.queue = queue
         self.refusal: AuthenticationError | None = None
-        self.limited = queue is not None
+        self.limited: bool = queue is not None
         self.session: aiohttp.ClientSession | None = None
         self._excerpt_bytes_left = _MOST_EXCERPT_BYTES
 
@@ -124,20 +124,20 @@ class ClientState:
         self.sleep = sleep
         self.chance = chance
         self.now = now
-        self.emitter = Emitter()
-        self.limiter = AdaptiveRateLimiter()
-        self.queue = PermitQueue(self.limiter, clock)
-        self.timeouts = TimeoutMonitor(clock)
+        self.emitter: Emitter = Emitter()
+        self.limiter: AdaptiveRateLimiter = AdaptiveRateLimiter()
+        self.queue: PermitQueue = PermitQueue(self.limiter, clock)
+        self.timeouts: TimeoutMonitor = TimeoutMonitor(clock)
         self.capacity: Capacity | None = None  # created when the machine runs out of connections for the first time
-        self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
-        self.slots = asyncio.Semaphore(max_concurrency)
-        self.closed = False
-        self.has_answered = False
-        self.silence = Silence()
+        self.budget: retry.Budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(max_concurrency)
+        self.closed: bool = False
+        self.has_answered: bool = False
+        self.silence: Silence = Silence()
         self.headers: CIMultiDict[str] | None = None
-        self.has_proxy = False
+        self.has_proxy: bool = False
         self._session = session
-        self.owns_session = session is None
+        self.owns_session: bool = session is None
         self._keyless: aiohttp.ClientSession | None = None
         self.loop: asyncio.AbstractEventLoop | None = None  # set when the session is first used
         self._process = os.getpid()

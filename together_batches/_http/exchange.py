@@ -23,7 +23,7 @@ from together_batches.config import Config, Secret
 from together_batches.errors import APIConnectionError, APIError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from together_batches._http.client_state import ClientState
 
@@ -51,6 +51,8 @@ class Exchange:
     def __init__(self, config: Config, state: ClientState) -> None:
         self.config = config
         self.state = state
+        self.proxy: URL | None
+        self.proxy_login: dict[str, str]
         self.proxy, self.proxy_login = without_login(config.proxy)
         self._settings: dict[str, Any] = {
             # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
@@ -63,7 +65,7 @@ class Exchange:
         if not state.owns_session:
             self._settings.update(SESSION_SETTINGS)
         self._root = URL(config.base_url, encoded=True)
-        self.host = self._root.host_port_subcomponent or ""
+        self.host: str = self._root.host_port_subcomponent or ""
         headers = CIMultiDict(
             {
                 "Host": self.host,
@@ -79,9 +81,9 @@ class Exchange:
             state.set_default_headers(headers)
         else:
             state.has_proxy = True
-        self.headers_to_add = None if headers is state.headers else headers
+        self.headers_to_add: CIMultiDict[str] | None = None if headers is state.headers else headers
         self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
-        self.redact = redactor.text
+        self.redact: Callable[[str], str] = redactor.text
         self._base = config.base_url
         self._path = self._root.raw_path
 

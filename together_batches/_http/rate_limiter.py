@@ -371,7 +371,7 @@ class AdaptiveRateLimiter:
 
     def __init__(self) -> None:
         self._state: _State = Probing()
-        self.is_active = True
+        self.is_active: bool = True
         """True if calls need a permit."""
 
     @property

@@ -52,7 +52,7 @@ class AttemptTimer:
     """False while the request has not been sent because a proxy comes first, None if that is unknown."""
     status: int | None = None
     """The status of the answer that has begun, if any."""
-    heard_bytes = -1
+    heard_bytes: int = -1
 
     def __init__(self, monitor: TimeoutMonitor, read: float, total: float) -> None:
         self.read = read
@@ -64,6 +64,8 @@ class AttemptTimer:
         assert task is not None  # noqa: S101  # a coroutine that runs has one
         self.task = task
         self._cancelling = task.cancelling()
+        self.began: float
+        self.heard_at: float
         self.began = self.heard_at = self._monitor.begin(self)
         return self
 

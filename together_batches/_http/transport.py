@@ -49,7 +49,7 @@ class Transport:
     def __init__(self, config: Config, state: ClientState) -> None:
         self.config = config
         self.state = state
-        self.exchange = Exchange(config, state)
+        self.exchange: Exchange = Exchange(config, state)
 
     def with_config(self, config: Config) -> Self:
         """Return a transport with another configuration over the same connection."""

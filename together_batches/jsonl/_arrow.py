@@ -33,6 +33,7 @@ def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
 
 def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
+    _check_parquet(path)  # first, because a missing file is the problem also if no library is installed
     library = first_installed(partial(import_module, "pyarrow.parquet"), partial(import_module, "arro3.io"))
     schema, batches = open_parquet(library, path, wanted)
     yield from _rows(str(path), batches, chosen(str(path), schema.names, wanted))
