@@ -73,6 +73,16 @@ async def test_a_cancelled_task_is_no_error() -> None:
     assert (ending.cancelled(), going_on.result()) == (True, "done")
 
 
+async def test_a_task_that_is_cancelled_before_it_begins() -> None:
+    """Its work is never begun, without a warning of Python that it was never awaited."""
+    async with plain_group() as group:
+        task = group.create_task(asyncio.sleep(0))
+        task.cancel()
+    assert task.cancelled()
+    del task
+    gc.collect()
+
+
 # --- a stream ---
 
 
