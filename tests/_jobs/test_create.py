@@ -685,6 +685,23 @@ async def test_two_creates_that_were_sent_before_are_enough() -> None:
     assert "was sent before, without a record of its answer, and no job of the file was listed" in str(error)
 
 
+async def test_a_second_create_may_be_left_to_a_later_call() -> None:
+    """A create that was sent before is not sent again if the caller says so; a first one is."""
+    service = Service(_LOST_BEFORE)
+    await service.refused(posts=1, posts_again=False)
+    assert service.posts == 0
+    await service.refused(posts_again=False)
+    assert service.posts == 1
+
+
+async def test_a_caller_may_read_the_list_itself() -> None:
+    """The job is searched for in the list of the caller, if it has its own."""
+    service, other = Service(), Service()
+    job = other.add()
+    assert await service.create(posts=1, list_jobs=other.list_jobs) == Created(job, found=True)
+    assert (service.looks, other.looks) == (0, 1)
+
+
 async def test_the_time_of_an_earlier_process_counts() -> None:
     """A job created after an earlier process began is adopted, even if that was long before this process began."""
     service = Service(_OK)

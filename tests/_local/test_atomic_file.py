@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,6 +71,14 @@ def test_a_mark_is_in_the_temporary_name(tmp_path: Path) -> None:
         file.write(b"new")
         file.commit()
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="parts have locks on POSIX")
+def test_parts_in_use_are_numbered(tmp_path: Path) -> None:
+    """Writers of one file at the same time have a part each, and the next one begins with the first again."""
+    for _ in range(2):
+        with AtomicFile(tmp_path / "out"), AtomicFile(tmp_path / "out"):
+            assert sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir()) == ["0.part", "1.part"]
 
 
 @pytest.mark.parametrize("follow_links", [True, False])
