@@ -541,3 +541,10 @@ def test_options_are_checked_like_settings() -> None:
         _config().with_options(timeout=0)
     with pytest.raises(UsageError, match="retry must be a RetryPolicy"):
         _config().with_options(retry=3)  # type: ignore[arg-type]
+
+
+def test_a_secret_in_the_wrong_place() -> None:
+    """The error for a secret in place of another argument does not show it, and neither does a part of it."""
+    with pytest.raises(UsageError, match=r"connect must be a number, more than zero; it is '\[secret\]'"):
+        Timeout(connect=Secret("sk-key"))  # type: ignore[arg-type]
+    assert repr(Secret("sk-key")[:2]) == "'[secret]'"

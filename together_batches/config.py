@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -41,6 +41,9 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'[secret]'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Self:
+        return type(self)(super().__getitem__(key))  # messages show the beginning of a value
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         message = "a secret cannot be pickled"
