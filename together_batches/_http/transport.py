@@ -40,7 +40,7 @@ _SILENT_SECONDS = 5.0
 """Seconds of silence from a service that has never answered before a warning is logged."""
 _GOOD = range(200, 300)
 _PERHAPS_THE_PROXY = frozenset({403, 502, 503, 504})
-"""Statuses that a proxy may send in its own name instead of a tunnel, indistinguishable from the service's."""
+"""Statuses that a proxy may send in its own name over plain HTTP, indistinguishable from the service's."""
 
 
 class Transport:
@@ -139,7 +139,7 @@ class Transport:
                         self._note_accepted(outcome, permit, now)
                     state.budget.succeeded()
                     return outcome
-                error = self._report_refusal(outcome, permit, now, call.bulk)
+                error = self._error_for_answer(outcome, permit, now, call.bulk)
                 outcome = RequestFailure(error, headers=outcome.headers)
         error = outcome.error
         if outcome.out_of_connections:
@@ -314,7 +314,7 @@ class Transport:
             answer.close()
             raise
 
-    def _report_refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
+    def _error_for_answer(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
         """Return the error for an answer, and report the answer to the limiter."""
         proxy = self.exchange.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
