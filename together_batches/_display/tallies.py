@@ -26,30 +26,27 @@ class CancelTally:
     def __init__(self) -> None:
         self.done = 0
         """Number of jobs that have their last outcome."""
-        self.followed = 0
-        """Number of jobs whose cancel was accepted, and whose end is awaited."""
-        self.stopping: dict[str, CancelOutcome] = {}
-        """The jobs whose cancel was accepted, and that were not seen to end; if followed, with their outcomes."""
+        self.followed: dict[str, CancelOutcome] = {}
+        """The jobs whose cancel was accepted, and whose end is awaited."""
         self.results: Counter[CancelResult] = Counter()
-        """Number of all other jobs by result."""
+        """Number of jobs by result, without those that were not seen to end."""
         self.completed_anyway = 0
-        self._not_found = self._failed = 0
-        self._of_others: CancelOutcome | None = None
-        """One outcome for all jobs in ``stopping`` that are not followed: there may be a million of them."""
+        self._left = self._not_found = self._failed = 0
+
+    @property
+    def stopping(self) -> int:
+        """Number of jobs whose cancel was accepted, and that were not seen to end."""
+        return len(self.followed) + self._left
 
     def note(self, outcome: CancelOutcome) -> None:
         """Count an outcome."""
-        was_followed = self.stopping.pop(outcome.job_id, None) is not None
+        self.followed.pop(outcome.job_id, None)
         if outcome.event == "accepted":
-            self.followed += 1
-        else:
-            self.followed -= was_followed
-            self.done += 1
+            self.followed[outcome.job_id] = outcome
+            return
+        self.done += 1
         if outcome.result == "canceling":
-            kept = outcome
-            if outcome.event != "accepted":
-                kept = self._of_others = self._of_others or outcome
-            self.stopping[outcome.job_id] = kept
+            self._left += 1
             return
         self.results[outcome.result] += 1
         self.completed_anyway += outcome.completed_anyway
@@ -59,7 +56,7 @@ class CancelTally:
     @property
     def notes(self) -> str:
         """The text beside a bar."""
-        return in_words({"stopping": self.followed, "not found": self._not_found, "failed": self._failed})
+        return in_words({"stopping": len(self.followed), "not found": self._not_found, "failed": self._failed})
 
 
 class RunTally:

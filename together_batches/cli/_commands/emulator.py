@@ -59,7 +59,7 @@ def demo(jobs: int, seed: int) -> Exit:
     tally = CancelTally()
 
     def state() -> str:
-        answered = count_of(tally.done + tally.followed, "id")
+        answered = count_of(tally.done + len(tally.followed), "id")
         return f"{answered} answered: {counted(tally) or 'no jobs'}; the jobs were the emulator's own"
 
     with report_early_end(state):

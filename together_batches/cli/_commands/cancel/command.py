@@ -368,16 +368,15 @@ class _Cancel:
             return ""
         if self._output.prints_each and self._wait and not self._common.json:
             with suppress(OSError):  # a terminal that hung up cannot be written to
-                for outcome in self._tally.stopping.values():
-                    if outcome.event == "accepted":
-                        print(outcome_item(self._common, outcome, self._labels))
+                for outcome in self._tally.followed.values():
+                    print(outcome_item(self._common, outcome, self._labels))
                 sys.stdout.flush()
         return self._unfinished()
 
     def _unfinished(self) -> str:
         """Return the progress, and how to resume."""
         counts = {
-            "in flight": self._begun - self._tally.done - self._tally.followed,
+            "in flight": self._begun - self._tally.done - len(self._tally.followed),
             "not sent": self._total - self._begun,
         }
         parts = filter(None, (counted(self._tally), in_words(counts)))

@@ -70,7 +70,7 @@ def outcome_item(common: Common, outcome: CancelOutcome, labels: Labels) -> str:
 def counted(tally: CancelTally) -> str:
     """Return the number of jobs by result, of a bulk cancel that has not ended; an empty text if there are none."""
     report = CancelReport._of({}, tally.results, (), tally.completed_anyway)  # pyright: ignore[reportPrivateUsage]
-    stopping = in_words({"accepted and still stopping": len(tally.stopping)})
+    stopping = in_words({"accepted and still stopping": tally.stopping})
     return ", ".join(filter(None, (str(report) if tally.results else "", stopping)))
 
 
