@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from anyio import CancelScope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -20,6 +18,8 @@ async def until_done(doing: asyncio.Future[Any]) -> None:
     A shield of anyio holds off the scopes of anyio alone, and not the cancellations of a second Ctrl-C,
     ``asyncio.timeout`` and the end of a loop. An error of ``doing`` counts as retrieved, so that it is not logged.
     """
+    from anyio import CancelScope  # late, as below: it takes time, and making a client does not need it
+
     cancellation: asyncio.CancelledError | None = None
     while not doing.done():
         try:
@@ -41,6 +41,8 @@ async def finish_in_thread(work: Callable[[], T]) -> T:
 
     The threads of a pool may all be busy, and a pool never begins what is cancelled before.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     return await finish_in(ThreadPoolExecutor(1, "together-batches-cleanup"), work)
 
 
