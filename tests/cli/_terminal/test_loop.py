@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -53,6 +54,30 @@ def test_without_it_the_loop_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -
     total, loop = the_sum(1, 2)
     assert total == 3
     assert "uvloop" not in loop.__module__
+
+
+def test_signals_of_one_ctrl_c_are_one() -> None:
+    """Signals of Ctrl-C that come together, as those of ``timeout``, cancel a command once; its cleanup ends."""
+    before = signal.getsignal(signal.SIGINT)
+    steps: list[str] = []
+
+    @in_loop
+    async def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            steps.append("cancelled")
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["cancelled", "cleaned up"]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_last_words_of_an_interrupted_command() -> None:

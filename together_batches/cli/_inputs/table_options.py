@@ -43,7 +43,7 @@ def parameter(text: str) -> tuple[str, object]:
 _OPTIONS = (
     option("--prompt TEXT", "make a request of each row of a CSV or Parquet file, with its values for {column}"),
     option("--custom-id COLUMN", "with --prompt: the column with the ids (id)"),
-    option("--system TEXT", "with --prompt: the message of the system"),
+    option("--system TEXT", "with --prompt: the system message"),
     option("--images COLUMN", "with --prompt: a column with URLs, or with names of files in --image-directory"),
     option("--image-directory DIR", "with --images: the directory of local images", complete="dir"),
     option(

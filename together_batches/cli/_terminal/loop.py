@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -16,10 +17,14 @@ from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+    from types import FrameType
     from typing import Any
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_ONE_CTRL_C_SECONDS = 1.0
+"""Seconds in which the signals of Ctrl-C count as one."""
 
 
 def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -29,7 +34,8 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     The event loop of the library belongs to its user; that of a command is ours, so the faster one may be used.
     """
 
-    async def interruptible(work: partial[Coroutine[Any, Any, T]]) -> T:
+    async def interruptible(work: partial[Coroutine[Any, Any, T]], begin: Callable[[], None]) -> T:
+        begin()
         with _ended_by_signals():
             return await work()
 
@@ -40,10 +46,11 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         # Without standard streams the loop's own files get their numbers, and libuv then aborts the process.
         fast = all(map(is_open, (sys.stdin, sys.stdout, sys.stderr))) and find_spec("uvloop") is not None
         work = partial(function, *args, **kwargs)
-        try:
-            return anyio.run(interruptible, work, backend_options={"use_uvloop": fast})
-        except Interrupted:
-            raise KeyboardInterrupt from None
+        with _one_ctrl_c() as begin:
+            try:
+                return anyio.run(interruptible, work, begin, backend_options={"use_uvloop": fast})
+            except Interrupted:
+                raise KeyboardInterrupt from None
 
     return run
 
@@ -142,6 +149,36 @@ def _ended_by_signals() -> Generator[None]:
     finally:
         for number in ours:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _one_ctrl_c() -> Generator[Callable[[], None]]:
+    """Yield a function, for the loop to call, after which signals of Ctrl-C that come together count as one.
+
+    A program that forwards Ctrl-C to its whole process group, such as ``timeout``, sends two. The first cancels the
+    task; at the second the runner of the loop raises an error wherever the loop is, and some task may then never end.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    last = float("-inf")
+
+    def begin() -> None:
+        of_loop = signal.getsignal(signal.SIGINT)
+        if of_loop is before or not callable(of_loop):  # ignored, or handled by others
+            return
+
+        def once(number: int, frame: FrameType | None) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _ONE_CTRL_C_SECONDS:
+                last = time.monotonic()
+                of_loop(number, frame)
+
+        signal.signal(signal.SIGINT, once)
+
+    try:
+        yield begin
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 # --- a question

@@ -469,7 +469,7 @@ def test_report(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     assert outcomes_in(path) == [(job_id, "selected"), (job_id, "canceling"), (job_id, "cancelled")]
     ran = run("cancel", "--model", "m", "--yes", "--report", str(path))
     assert (ran.code, ran.out) == (2, "")
-    assert f"go on from it with --resume {path}" in ran.err
+    assert f"continue it with --resume {path}" in ran.err
     assert run("cancel", "--model", "m", "--yes", "--report", str(tmp_path / "none.csv")).code == 0
     assert outcomes_in(tmp_path / "none.csv") == []
 
@@ -498,7 +498,7 @@ def test_resume(run: Run, emulator: Emulator, tmp_path: Path) -> None:
 def test_report_of_a_cancel_that_is_interrupted(
     run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """After Ctrl-C the report has every id, and the summary says how to go on from it."""
+    """After Ctrl-C the report has every id, and the summary says how to continue it."""
     path = tmp_path / "stopped.csv"
     ids = seed(emulator, 3)
 

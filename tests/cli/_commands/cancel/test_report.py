@@ -178,6 +178,15 @@ def test_paths_that_cannot_be(tmp_path: Path) -> None:
         Report.existing(str(tmp_path / "none.csv"))
 
 
+def test_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """A link at the place of a new report is left as it is, also if its target does not exist."""
+    link = tmp_path / "report.csv"
+    link.symlink_to(tmp_path / "absent.csv")
+    with pytest.raises(CommandError, match="exists already"):
+        Report.new(str(link))
+    assert link.is_symlink()
+
+
 def test_file_that_cannot_be_made(tmp_path: Path) -> None:
     """If the ids cannot be recorded, nothing is cancelled."""
     report = Report.new(str(tmp_path / "report.csv"))

@@ -1,4 +1,4 @@
-"""The report of a bulk cancel: a file of CSV or JSON Lines, from which a later ``cancel --resume`` goes on.
+"""The report of a bulk cancel: a file of CSV or JSON Lines, which a later ``cancel --resume`` continues.
 
 Every id is recorded before the first request is sent, and again with each outcome: the last line of an id counts. So
 no id is lost, whatever ends the command. Lines are only added, by a thread, so a slow disk delays no cancel.
@@ -61,8 +61,8 @@ class Report:
     def new(cls, path: str) -> Self:
         """Return a report that will be a new file."""
         report = cls(Path(path))
-        if report.path.exists():
-            message = f"{path} exists already; choose another name, or go on from it with --resume {path}"
+        if os.path.lexists(report.path):  # a link that leads nowhere would be replaced
+            message = f"{path} exists already; choose another name, or continue it with --resume {path}"
             raise CommandError(message)
         if not report.path.parent.is_dir():
             message = f"cannot write {path}: there is no directory {report.path.parent}"
