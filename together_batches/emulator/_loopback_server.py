@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ _BACKLOG = 4096
 class LoopbackServer:
     """One port and its server, on the loop that opened it."""
 
-    def __init__(self, listener: asyncio.Server, server: web.Server) -> None:
+    def __init__(self, listener: asyncio.Server, server: web.Server, log: logging.Logger) -> None:
         self._listener = listener
         self._server = server
+        self._log = log
         self.port: int = listener.sockets[0].getsockname()[1]
 
     @classmethod
@@ -30,8 +32,11 @@ class LoopbackServer:
     ) -> Self:
         """Start to listen. Raises OSError if the port is taken."""
         # Without lingering, because the only body that is not read completely is one whose end does not arrive.
-        server = web.Server(handler, access_log=None, lingering_time=0)
-        return cls(await asyncio.get_running_loop().create_server(server, host, port, backlog=_BACKLOG), server)
+        log = logging.Logger("aiohttp.server")  # noqa: LOG001  # its own, because closing turns it off
+        log.parent = logging.getLogger("aiohttp.server")
+        server = web.Server(handler, access_log=None, lingering_time=0, logger=log)
+        listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=_BACKLOG)
+        return cls(listener, server, log)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -48,6 +53,8 @@ class LoopbackServer:
         await _settle()
         self._listener.close()
         transports = [connection.transport for connection in self._server.connections]
+        # aiohttp reports a request that is dropped just as it ends as a defect of its own (InvalidStateError).
+        self._log.disabled = True
         self._server.pre_shutdown()
         # The shortest grace period; aiohttp treats 0 as no limit.
         await self._server.shutdown(timeout=0.001)
