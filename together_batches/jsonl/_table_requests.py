@@ -66,11 +66,11 @@ def requests(
             messages, which must return the same whenever it gets the same row.
         model: the model.
         custom_id: the column with the ids: text, or integers, which become text.
-        system: the message of the system, the same for each row and sent as it is.
+        system: the system message, the same for each row and sent as it is.
         images: a column with the image of each row, or a list of images: URLs, ``data:`` URLs, or the paths of files
             in ``image_directory``.
         image_directory: the directory of local images. A file outside of it, also behind a link, is not sent.
-        schema: what each answer is to be, sent as ``response_format`` and added to the message of the system, unless
+        schema: what each answer is to be, sent as ``response_format`` and added to the system message, unless
             ``schema_in_prompt`` is false; as for :func:`chat_request`.
         parameters: parameters of the endpoint, such as ``max_tokens``.
 
