@@ -7,6 +7,7 @@ made from the pieces in one pass, line by line, without an index. All functions 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -217,22 +218,17 @@ def final_lines(
         if tries and tries[0].has_succeeded:
             yield from ((block, b"") for block in tries[0].blocks())
             return
-        for _ in range(shard.rows if tries else 0):
-            outcome, line = _next_row(tries)
-            yield line, b"" if outcome in rules.ANSWERED else line
+        if tries:
+            first, *others = tries
+            for outcome, line in islice(first.rows, shard.rows):
+                for again in others:
+                    if outcome in again.sent_again:
+                        new, new_line = next(again.rows)
+                        if rules.outweighs(new, outcome):
+                            outcome, line = new, new_line
+                yield line, b"" if outcome in rules.ANSWERED else line
         for each in tries:
             each.finish()
-
-
-def _next_row(tries: Sequence[_Try]) -> tuple[int, bytes]:
-    """Return the outcome of the next row of a shard, and its line."""
-    outcome, line = tries[0].next_row()
-    for again in tries[1:]:
-        if outcome in again.sent_again:
-            new, new_line = again.next_row()
-            if rules.outweighs(new, outcome):
-                outcome, line = new, new_line
-    return outcome, line
 
 
 def _all_succeeded(outcomes: bytes) -> bool:
@@ -243,11 +239,10 @@ class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
     def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
-        outcomes = rules.outcomes_of(attempt)
+        self._outcomes = outcomes = rules.outcomes_of(attempt)
         self.has_succeeded = _all_succeeded(outcomes)
         self.sent_again = rules.sent_again(retry_invalid=attempt.retries_invalid)
-        self._rows = len(outcomes)
-        self._outcomes = iter(outcomes)
+        self.rows = self._read_rows()
         self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
         self._is_hashed = bool(attempt.piece_sha256)
         self._piece = piece
@@ -258,7 +253,7 @@ class _Try:
 
         They are counted only in a piece without a hash, because that takes as long, too.
         """
-        left, last = self._rows, b""
+        left, last = len(self._outcomes), b""
         while block := self._file.read(_BLOCK_BYTES):
             yield block
             last = block
@@ -267,12 +262,13 @@ class _Try:
         if not last.endswith(b"\n") or (left and not self._is_hashed):
             raise self._differs("has been cut short")
 
-    def next_row(self) -> tuple[int, bytes]:
-        """Return the outcome and the line of the next row."""
-        outcome, line = next(self._outcomes, None), self._file.readline()
-        if outcome is None or not line.endswith(b"\n"):
-            raise self._differs("has been cut short")
-        return outcome, line
+    def _read_rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the outcome and the line of each row. It is an error to ask for more of them than there are."""
+        for outcome, line in zip(self._outcomes, self._file, strict=False):
+            if not line.endswith(b"\n"):
+                break
+            yield outcome, line
+        raise self._differs("has been cut short")
 
     def finish(self) -> None:
         """Check that all rows were taken."""
