@@ -128,7 +128,7 @@ async def test_a_tunnel_that_a_proxy_does_not_open(client_sockets: list[socket.s
     async with RawServer((asyncio.Event(),)) as proxy:
         async with open_session(Connector()) as session:
             getting = asyncio.create_task(session.get("https://service.test", proxy=proxy.origin))
-            while not proxy.requests:  # noqa: ASYNC110
+            while not proxy.requests:  # noqa: ASYNC110  # it notes requests, and notifies no one
                 await asyncio.sleep(0)
         assert [each.fileno() for each in client_sockets] == [-1]
         with pytest.raises(aiohttp.ClientError):

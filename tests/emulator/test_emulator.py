@@ -365,7 +365,7 @@ async def test_a_start_that_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(loop, "create_server", create_server)
     starting = asyncio.create_task(Emulator().start())
-    while not opened:  # noqa: ASYNC110
+    while not opened:  # noqa: ASYNC110  # what follows is to begin in the next round of the loop
         await asyncio.sleep(0)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -170,7 +170,7 @@ async def upload(
 def _copied(blocks: Iterable[bytes], opened: ExitStack, raise_if_cancelled: Callable[[], None]) -> IO[bytes]:
     """Return a temporary copy, open until the end of the stack."""
     with explained("write to", "the directory for temporary files"):
-        copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        copy = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # closed with the stack
         for block in blocks:
             raise_if_cancelled()
             copy.write(block)

@@ -55,7 +55,7 @@ def spooled(path: str) -> str | BinaryIO:
     if isinstance(source, str) and not _is_stream(source):
         return source
     try:
-        copy = click.get_current_context().with_resource(tempfile.TemporaryFile())  # noqa: SIM115
+        copy = click.get_current_context().with_resource(tempfile.TemporaryFile())  # noqa: SIM115  # closed with the command
         with Path(source).open("rb") if isinstance(source, str) else nullcontext(source) as stream:
             shutil.copyfileobj(stream, copy)
         copy.seek(0)

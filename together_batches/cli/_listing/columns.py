@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import attrs
@@ -68,9 +68,18 @@ def time_field(name: str, time: Callable[[T], datetime | None]) -> Field[T]:
     return Field(name, Column(name.upper()), text, value=time)
 
 
-def age_of(created_at: datetime | None, now: datetime) -> str | None:
-    """Return an age in its two largest units, as durations are typed."""
-    return None if created_at is None else lasted(max(0, int((now - created_at).total_seconds())))
+def age_field(name: str, time: Callable[[T], datetime | None], now: datetime, *, rank: int) -> Field[T]:
+    """Return a column of ages at ``now``, in their two largest units, as durations are typed."""
+
+    def age(value: T) -> timedelta | None:
+        found = time(value)
+        return None if found is None else now - found
+
+    def text(value: T) -> str | None:
+        found = age(value)
+        return None if found is None else lasted(max(0, int(found.total_seconds())))
+
+    return Field(name, Column(name.upper(), rank=rank, right=True), text, value=age)
 
 
 def job_fields(now: datetime, labels: Labels = NO_LABELS) -> tuple[Field[BatchJob], ...]:
@@ -85,12 +94,7 @@ def job_fields(now: datetime, labels: Labels = NO_LABELS) -> tuple[Field[BatchJo
             lambda job: None if job.progress is None else f"{job.progress:.0f} %",
             lambda job: job.progress,
         ),
-        Field(
-            "age",
-            Column("AGE", rank=3, right=True),
-            lambda job: age_of(job.created_at, now),
-            value=lambda job: job.created_at and now - job.created_at,
-        ),
+        age_field("age", lambda job: job.created_at, now, rank=3),
         Field("model", Column("MODEL", rank=1, cut="middle", least=12), lambda job: job.model_id),
         time_field("created", lambda job: job.created_at),
         time_field("completed", lambda job: job.completed_at),
@@ -119,12 +123,7 @@ def file_fields(now: datetime) -> tuple[Field[FileObject], ...]:
             lambda file: None if file.bytes is None else format_count(file.bytes),
             lambda file: file.bytes,
         ),
-        Field(
-            "age",
-            Column("AGE", rank=3, right=True),
-            lambda file: age_of(file.created_at, now),
-            value=lambda file: file.created_at and now - file.created_at,
-        ),
+        age_field("age", lambda file: file.created_at, now, rank=3),
         time_field("created", lambda file: file.created_at),
         Field("purpose", Column("PURPOSE", rank=4), lambda file: file.purpose),
         Field("name", Column("NAME", rank=1, cut="middle", least=12), lambda file: file.filename),

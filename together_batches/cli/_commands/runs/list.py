@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from together_batches.cli._account.options import json_option
-from together_batches.cli._listing.columns import Field, ListTable, View, age_of, list_options, time_field
+from together_batches.cli._listing.columns import Field, ListTable, View, age_field, list_options, time_field
 from together_batches.cli._terminal.commands import argument, command
 from together_batches.cli._terminal.exits import CommandError, Exit
 from together_batches.cli._terminal.table import Column
@@ -66,12 +66,7 @@ def run_fields(now: datetime) -> tuple[Field[RunView], ...]:
         _count("in_flight", 6, lambda view: view.in_flight),
         _count("not_sent", 6, lambda view: view.not_sent),
         _count("jobs", 3, _jobs, title="OPEN JOBS"),
-        Field(
-            "last",
-            Column("LAST", rank=4, right=True),
-            lambda view: age_of(_last_at(view), now),
-            value=lambda view: now - _last_at(view),
-        ),
+        age_field("last", _last_at, now, rank=4),
         time_field("started", lambda view: view.started_at),
         time_field("noted", _last_at),
         time_field("finished", lambda view: view.finished_at),
