@@ -33,7 +33,7 @@ def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
 
 def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
-    _check_parquet(path)  # first, because a missing file is the problem also if no library is installed
+    check_parquet(path)  # first, because a missing file is the problem also if no library is installed
     library = first_installed(partial(import_module, "pyarrow.parquet"), partial(import_module, "arro3.io"))
     schema, batches = open_parquet(library, path, wanted)
     yield from _rows(str(path), batches, chosen(str(path), schema.names, wanted))
@@ -42,9 +42,8 @@ def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
 def open_parquet(library: Any, path: Path, wanted: Sequence[str] | None = None) -> tuple[Any, Iterator[Any]]:
     """Return the schema and the batches of a Parquet file; ``library`` is ``pyarrow.parquet`` or ``arro3.io``.
 
-    The batches have at least the columns that are wanted, or all.
+    The batches have at least the columns that are wanted, or all. Call :func:`check_parquet` before.
     """
-    _check_parquet(path)
     with translated("read", path):
         if library.__name__ == "arro3.io":
             batches = library.read_parquet(path, batch_size=ROWS_TOGETHER)
@@ -53,7 +52,7 @@ def open_parquet(library: Any, path: Path, wanted: Sequence[str] | None = None) 
         return file.schema_arrow, file.iter_batches(batch_size=ROWS_TOGETHER, columns=wanted)
 
 
-def _check_parquet(path: Path) -> None:
+def check_parquet(path: Path) -> None:
     """Raise :class:`UsageError` for a file that is certainly no Parquet, on which arro3 would report a panic."""
     with path.open("rb") as file:
         file.seek(-min(4, path.stat().st_size), 2)

@@ -15,7 +15,7 @@ import attrs
 
 from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
-from together_batches.jsonl._arrow import first_installed, open_parquet, translated
+from together_batches.jsonl._arrow import check_parquet, first_installed, open_parquet, translated
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class Arrow:
     def read_parquet(self, path: Path) -> tuple[Any, Iterator[Any]]:
         """Return the schema and the batches of a Parquet file."""
         with explained("read", path):
+            check_parquet(path)
             return open_parquet(self.parquet, path)
 
 
